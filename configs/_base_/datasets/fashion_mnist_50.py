@@ -1,0 +1,59 @@
+# Fashion-MNIST-50, embedded in the package, tinted by a hidden factor: ten colours.
+data_preprocessor = dict(
+    type='SelfSupDataPreprocessor', mean=[73.0] * 3, std=[90.0] * 3, to_rgb=True
+)
+# Colours that do not follow the class, for Stage I and the k-NN monitor.
+tint = dict(type='TintByFactor', num_factors=10, follow=0.0, seed=0)
+# Meta keys reach the model with each sample: its index, which partitions are looked up by, and
+# the factor, which only the evaluation reads.
+pack = dict(type='PackInputs', meta_keys=('sample_idx', 'factor'))
+
+# No colour jitter: colour is to remain a semantic that the encoder entangles.
+view_pipeline = [
+    dict(type='RandomResizedCrop', scale=28, crop_ratio_range=(0.4, 1.0)),
+    dict(type='RandomFlip', prob=0.5),
+]
+train_pipeline = [
+    tint,
+    dict(type='SeededMultiView', num_views=2, transforms=[view_pipeline]),
+    pack,
+]
+test_pipeline = [tint, pack]
+
+train_dataloader = dict(
+    batch_size=256,
+    num_workers=0,
+    persistent_workers=False,
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='FashionMNIST50', split='unlabeled', pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=500,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='FashionMNIST50', split='val', pipeline=test_pipeline),
+)
+val_evaluator = dict(type='KNNAccuracy', k=20)
+val_cfg = dict()
+test_dataloader = dict(
+    batch_size=500,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='FashionMNIST50', split='test', pipeline=test_pipeline),
+)
+test_evaluator = val_evaluator
+test_cfg = dict()
+
+knn_bank = dict(
+    batch_size=500,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='FashionMNIST50', split='train', pipeline=test_pipeline),
+)

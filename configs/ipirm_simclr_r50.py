@@ -1,0 +1,17 @@
+# Report, Table 3, row "SimCLR+IP-IRM": Stage I on 8 GPUs of 32 images each.
+_base_ = [
+    '_base_/models/ipirm_simclr_r50.py',
+    '_base_/datasets/vipriors_simclr.py',
+    '_base_/schedules/adam_800e.py',
+    '_base_/default_runtime.py',
+]
+
+custom_hooks = [
+    dict(type='PartitionUpdateHook', interval=50, solver=dict(strategy='local', irm_weight=0.5)),
+    dict(
+        type='KNNHook',
+        interval=25,
+        bank_dataloader=_base_.knn_bank,
+        query_dataloader=_base_.val_dataloader,
+    ),
+]

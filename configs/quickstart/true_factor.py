@@ -1,0 +1,13 @@
+# Control: the partition that a method which knew the hidden factor would find, one subset a colour.
+_base_ = ['ipirm_simclr.py']
+
+model = dict(num_subsets=10)
+custom_hooks = [
+    dict(
+        type='PartitionUpdateHook',
+        interval=5,
+        max_partitions=1,
+        solver=dict(strategy='factor'),
+    ),
+    _base_.knn_hook,
+]

@@ -1,0 +1,14 @@
+# Report, Table 3, row "SimCLR": the same run without partitions and penalty. Its loss is that of
+# MMPretrain's `SimCLR`; its gradient too, save that MMPretrain's shrinks with the number of GPUs.
+_base_ = ['ipirm_simclr_r50.py']
+
+model = dict(head=dict(irm_weight=0.0))
+custom_hooks = [
+    dict(type='PartitionUpdateHook', max_partitions=0),
+    dict(
+        type='KNNHook',
+        interval=25,
+        bank_dataloader=_base_.knn_bank,
+        query_dataloader=_base_.val_dataloader,
+    ),
+]

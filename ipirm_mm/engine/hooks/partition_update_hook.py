@@ -1,0 +1,277 @@
+"""Step 2 of IP-IRM as a hook: when to look for a partition, and what to do with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dataset import Compose, DefaultSampler, worker_init_fn
+from mmengine.dist import broadcast, get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import FUNCTIONS
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from ipirm_mm.datasets import check_sample_indices
+from ipirm_mm.errors import UserError
+from ipirm_mm.evaluation import ProgressBar, extract_features
+from ipirm_mm.functional import mutual_information, normalized_mutual_information
+from ipirm_mm.partition import PartitionResult, PartitionSolver
+from ipirm_mm.visualization import partition_grid
+
+
+@HOOKS.register_module()
+class PartitionUpdateHook(Hook):
+    """Find a new partition every few epochs (report, Step 2 and Section 4.2).
+
+    Before an epoch begins, the features of all training images, two augmented views each, are
+    extracted over all ranks, one rank maximises the objective, and all keep the same partition as
+    a buffer of the model, so that it is part of each checkpoint. Sizes, objective, seconds and the
+    normalised mutual information with earlier partitions go to the log and to TensorBoard, and to
+    ``work_dir/partitions`` as JSON with a picture of samples of each subset.
+
+    The hook also tells the epoch to the model and to the transforms of the training pipeline that
+    ask for it (``set_epoch``).
+
+    .. code-block:: python
+
+        custom_hooks = [
+            dict(
+                type='PartitionUpdateHook',
+                interval=50,
+                solver=dict(strategy='local', irm_weight=0.5),
+            )
+        ]
+
+    Args:
+        interval: Epochs between partitions. Defaults to 50 (report).
+        update_before_train: Whether to find one before the first epoch too, on the untrained
+            encoder. Defaults to False (the report starts with the trivial partition); the authors'
+            code does.
+        max_partitions: Most partitions to find; 0 for a control without any. Defaults to None,
+            no limit.
+        solver: Arguments of :class:`ipirm_mm.partition.PartitionSolver`. Its ``num_subsets``,
+            ``temperature``, ``irm_temperature`` and ``penalty`` are the model's unless given.
+            Defaults to None.
+        batch_size: Images a batch of the feature extraction. Defaults to None, which means the
+            training batch.
+        seed: Seed of the solver; the epoch is added. Defaults to 0.
+
+    Raises:
+        UserError: If an option is out of range.
+    """
+
+    # Before EMAHook (NORMAL) copies the model, its partitions must have their size.
+    priority = 'VERY_HIGH'
+
+    def __init__(
+        self,
+        interval: int = 50,
+        update_before_train: bool = False,
+        max_partitions: int | None = None,
+        solver: dict[str, Any] | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if interval < 1:
+            raise UserError(f'PartitionUpdateHook.interval must be at least 1, but is {interval}')
+        if max_partitions is not None and max_partitions < 0:
+            raise UserError(
+                f'PartitionUpdateHook.max_partitions must not be negative, but is {max_partitions}'
+            )
+        self.interval = interval
+        self.update_before_train = update_before_train
+        self.max_partitions = max_partitions
+        self.solver_cfg = dict(solver or {})
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def _is_due(self, epoch: int) -> bool:
+        return self.update_before_train if epoch == 0 else epoch % self.interval == 0
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the data set, build the solver, and make room for the partitions."""
+        if runner.train_loop is None or not hasattr(runner.train_loop, 'max_epochs'):
+            return
+        model = _unwrap(runner.model)
+        if not hasattr(model, 'partitions'):
+            raise UserError(
+                f'PartitionUpdateHook needs an IP-IRM model, but the model is a '
+                f'{type(model).__name__}: set model.type to IPIRMSimCLR, or remove the hook'
+            )
+        num_images = check_sample_indices(runner.train_dataloader.dataset)
+        num_subsets = model.partitions.num_subsets
+        if num_subsets > num_images:
+            raise UserError(
+                f'model.num_subsets is {num_subsets}, but the training set has only '
+                f'{num_images} images: a partition needs at least one image a subset'
+            )
+        defaults = dict(
+            num_subsets=num_subsets,
+            temperature=model.head.temperature,
+            irm_temperature=model.head.irm_temperature,
+            penalty=model.head.penalty,
+        )
+        self.solver = PartitionSolver(**{**defaults, **self.solver_cfg})
+        if self.solver.num_subsets != num_subsets:
+            raise UserError(
+                f'PartitionUpdateHook.solver.num_subsets is {self.solver.num_subsets}, but '
+                f'model.num_subsets is {num_subsets}: leave the former out'
+            )
+        due = sum(self._is_due(epoch) for epoch in range(runner.train_loop.max_epochs))
+        if self.max_partitions is not None:
+            due = min(due, self.max_partitions)
+        model.partitions.allocate(due, num_images)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Tell the epoch, and find a partition if one is due."""
+        model = _unwrap(runner.model)
+        model.set_epoch(runner.epoch)
+        _set_pipeline_epoch(runner.train_dataloader.dataset, runner.epoch)
+        full = self.max_partitions is not None and len(model.partitions) >= self.max_partitions
+        if self._is_due(runner.epoch) and not full:
+            self._update(runner, model)
+
+    def _update(self, runner: Runner, model: Any) -> None:
+        number = len(model.partitions) + 1
+        data = extract_features(
+            model,
+            self._feature_dataloader(runner),
+            embed=model.embed,
+            description=f'partition {number}: features',
+        )
+        z1, z2 = data['features']
+        assignment = torch.zeros(model.partitions.num_images, dtype=torch.uint8, device=z1.device)
+        result: PartitionResult | None = None
+        error = ''
+        # One rank decides: the same arithmetic on another device, or in another order, can put an
+        # image that lies on the border into another subset.
+        if is_main_process():
+            try:
+                with ProgressBar(f'partition {number}: solve') as bar:
+                    result = self.solver.solve(
+                        z1,
+                        z2,
+                        seed=self.seed + runner.epoch,
+                        factor=data.get('factor'),
+                        previous=model.partitions.found,
+                        progress=bar,
+                    )
+                assignment = result.assignment.to(assignment)
+            except UserError as exception:
+                error = str(exception)
+        failed = torch.tensor(int(bool(error)), device=z1.device)
+        broadcast(failed)
+        if failed:
+            raise UserError(error or 'rank 0 found no partition; its message says why')
+        broadcast(assignment)
+        model.partitions.add(assignment)
+        if result is not None:
+            self._report(runner, result, number, data)
+
+    def _feature_dataloader(self, runner: Runner) -> DataLoader:
+        """The training data in order, each image once, through the training pipeline."""
+        train = runner.train_dataloader
+        return DataLoader(
+            train.dataset,
+            batch_size=self.batch_size or train.batch_size,
+            sampler=DefaultSampler(train.dataset, shuffle=False, round_up=False, seed=0),
+            num_workers=train.num_workers,
+            collate_fn=FUNCTIONS.get('default_collate'),
+            worker_init_fn=partial(
+                worker_init_fn,
+                num_workers=train.num_workers,
+                rank=get_rank(),
+                seed=runner.seed + runner.epoch,
+            ),
+        )
+
+    def _report(
+        self, runner: Runner, result: PartitionResult, number: int, data: dict[str, Any]
+    ) -> None:
+        """Log a partition, write its picture and its figures."""
+        record: dict[str, Any] = dict(
+            number=number,
+            epoch=runner.epoch,
+            strategy=result.strategy,
+            objective=result.objective,
+            sizes=list(result.sizes),
+            nmi_with_earlier=list(result.nmi),
+            seconds=result.seconds,
+        )
+        for name, key in (('class', 'gt_label'), ('factor', 'factor')):
+            if data.get(key) is not None:
+                known = data[key].to(result.assignment.device)
+                record[f'bits_about_{name}'] = float(mutual_information(result.assignment, known))
+                record[f'nmi_with_{name}'] = float(
+                    normalized_mutual_information(result.assignment, known)
+                )
+        sizes = record['sizes']
+        shown = sizes if len(sizes) <= 8 else f'{len(sizes)} from {min(sizes)} to {max(sizes)}'
+        nmi = ', '.join(f'{value:.3f}' for value in result.nmi) or 'none'
+        runner.logger.info(
+            f'Partition {number} before epoch {runner.epoch + 1}: objective '
+            f'{result.objective:.4f}, sizes {shown}, NMI with earlier ones: {nmi}, '
+            f'{result.seconds:.1f} s'
+        )
+        scalars = dict(
+            objective=result.objective,
+            smallest=min(sizes),
+            seconds=result.seconds,
+            highest_nmi=max(result.nmi, default=0.0),
+            **{k: v for k, v in record.items() if k.startswith(('bits', 'nmi_with_c', 'nmi_with_f'))},
+        )
+        for name, value in scalars.items():
+            runner.visualizer.add_scalar(f'partition/{name}', value, step=runner.epoch)
+        folder = Path(runner.work_dir) / 'partitions'
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = partition_grid(
+            _SampleImages(runner.train_dataloader.dataset),
+            result.assignment.cpu(),
+            title=f'Partition {number}, before epoch {runner.epoch + 1}',
+        )
+        runner.visualizer.add_image(f'partition_{number}', picture, step=runner.epoch)
+        stem = folder / f'partition_{number:02d}'
+        Image.fromarray(picture).save(stem.with_suffix('.png'))
+        temporary = stem.with_suffix('.json.part')
+        temporary.write_text(json.dumps(record, indent=1))
+        os.replace(temporary, stem.with_suffix('.json'))
+
+
+class _SampleImages:
+    """The images of a data set as RGB arrays, before they are augmented."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        transforms = []
+        for transform in dataset.pipeline.transforms:
+            if hasattr(transform, 'pipelines') or type(transform).__name__ == 'PackInputs':
+                break
+            transforms.append(transform)
+        self.pipeline = Compose(transforms)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        image = self.pipeline(self.dataset.get_data_info(int(index)))['img']
+        return image[..., ::-1].copy()  # BGR, as OpenMMLab loads, to RGB
+
+
+def _set_pipeline_epoch(dataset: Any, epoch: int) -> None:
+    """Tell the epoch to each transform of a pipeline that has ``set_epoch``."""
+    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        if hasattr(transform, 'set_epoch'):
+            transform.set_epoch(epoch)
+
+
+def _unwrap(model: Any) -> Any:
+    return model.module if is_model_wrapper(model) else model
+

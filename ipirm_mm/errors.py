@@ -1,0 +1,8 @@
+"""The error that is shown to a user as one sentence."""
+
+
+class UserError(ValueError):
+    """A mistake in a config, a command or a file, with what would be right.
+
+    The command-line tools print its message without a traceback and exit with status 1.
+    """

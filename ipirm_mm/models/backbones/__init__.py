@@ -1,0 +1,5 @@
+"""Backbones."""
+
+from .small_conv_net import SmallConvNet
+
+__all__ = ['SmallConvNet']

@@ -1,0 +1,44 @@
+"""A network small enough to train on a laptop's processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule, Sequential
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class SmallConvNet(BaseModule):
+    """Strided 3x3 convolutions, each with normalisation and ReLU; for the quickstart.
+
+    Args:
+        channels: Width of each layer. Defaults to ``(32, 64, 128)``.
+        in_channels: Number of image channels. Defaults to 3.
+        norm_cfg: Config of the normalisation. Defaults to group normalisation, which, unlike batch
+            normalisation, does not depend on how a batch is dealt out to processes.
+        init_cfg: Initialisation config. Defaults to Kaiming's for convolutions.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64, 128),
+        in_channels: int = 3,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg or dict(type='Kaiming', layer='Conv2d'))
+        norm_cfg = norm_cfg or dict(type='GN', num_groups=8)
+        widths = (in_channels, *channels)
+        self.layers = Sequential(
+            *(
+                ConvModule(narrow, wide, 3, stride=2, padding=1, norm_cfg=norm_cfg)
+                for narrow, wide in zip(widths, widths[1:])
+            )
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Map images ``(B, C, H, W)`` to a tuple with the last feature map."""
+        return (self.layers(x),)

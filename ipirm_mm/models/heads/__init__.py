@@ -1,0 +1,5 @@
+"""Heads."""
+
+from .ipirm_contrastive_head import IPIRMContrastiveHead
+
+__all__ = ['IPIRMContrastiveHead']

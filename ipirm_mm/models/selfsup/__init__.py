@@ -1,0 +1,5 @@
+"""Self-supervised algorithms."""
+
+from .ipirm_simclr import IPIRMSimCLR
+
+__all__ = ['IPIRMSimCLR']

@@ -1,0 +1,163 @@
+"""The set of partitions, kept as buffers of the model that is trained with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ipirm_mm.errors import UserError
+
+# An assignment is one byte per image and partition.
+MAX_SUBSETS = 256
+
+
+class PartitionSet(BaseModule):
+    """The partitions found so far (report, the set written as a calligraphic P).
+
+    The trivial partition, all images in one subset, is not stored: it is the loss over the whole
+    batch. Buffers, so that a checkpoint, a resume, EMA and ``deepcopy`` carry them:
+
+    * ``assignments``: ``(capacity, N)`` uint8, the subset of each image;
+    * ``count``: number of partitions in use, long scalar;
+    * ``num_subsets_saved``: *K*, long scalar, to refuse a checkpoint made with another one.
+
+    The set starts without room. :meth:`allocate` makes it, once the data set is known; loading a
+    checkpoint into a set without room (to test, or to extract features) takes over its size.
+
+    Args:
+        num_subsets: Number of subsets *K* of each partition, 2 to 256. Defaults to 2.
+
+    Raises:
+        UserError: If ``num_subsets`` is out of range.
+    """
+
+    assignments: Tensor
+    count: Tensor
+    num_subsets_saved: Tensor
+
+    def __init__(self, num_subsets: int = 2) -> None:
+        super().__init__()
+        if not 2 <= num_subsets <= MAX_SUBSETS:
+            raise UserError(
+                f'num_subsets must be from 2 to {MAX_SUBSETS}, but is {num_subsets}: a partition '
+                'into one subset is the trivial one, which is always part of the loss'
+            )
+        self.num_subsets = num_subsets
+        # Host copy of `count`, so that a training step never waits for the device.
+        self._count = 0
+        self.register_buffer('assignments', torch.zeros(0, 0, dtype=torch.uint8))
+        self.register_buffer('count', torch.zeros((), dtype=torch.long))
+        self.register_buffer('num_subsets_saved', torch.tensor(num_subsets))
+
+    def __len__(self) -> int:
+        """Number of partitions found so far."""
+        return self._count
+
+    @property
+    def capacity(self) -> int:
+        """Number of partitions there is room for."""
+        return self.assignments.shape[0]
+
+    @property
+    def num_images(self) -> int:
+        """Number of images that each partition divides; 0 before :meth:`allocate`."""
+        return self.assignments.shape[1]
+
+    @property
+    def found(self) -> Tensor:
+        """The partitions found so far, ``(P, N)`` uint8."""
+        return self.assignments[: self._count]
+
+    def allocate(self, capacity: int, num_images: int) -> None:
+        """Make room, keeping what was found.
+
+        Args:
+            capacity: Number of partitions that the schedule will make.
+            num_images: Number of training images *N*.
+
+        Raises:
+            UserError: If partitions of another number of images are there already.
+        """
+        if self._count and num_images != self.num_images:
+            raise UserError(_length_message(self.num_images, num_images))
+        room = self.assignments.new_zeros(max(capacity, self._count), num_images)
+        if self._count:
+            room[: self._count] = self.found
+        self.assignments = room
+
+    def add(self, assignment: Tensor) -> None:
+        """Add a partition.
+
+        Args:
+            assignment: Subset of each image, ``(N,)``, integers in ``[0, num_subsets)``; the same
+                on every rank.
+
+        Raises:
+            ValueError: If there is no room, the length is wrong, or a subset does not exist.
+        """
+        if self._count == self.capacity:
+            raise ValueError(f'no room for another partition: capacity is {self.capacity}')
+        if tuple(assignment.shape) != (self.num_images,):
+            raise ValueError(
+                f'assignment must be ({self.num_images},), but is {tuple(assignment.shape)}'
+            )
+        low, high = int(assignment.min()), int(assignment.max())
+        if low < 0 or high >= self.num_subsets:
+            raise ValueError(
+                f'assignment must be in [0, {self.num_subsets}), but has values {low} to {high}'
+            )
+        self.assignments[self._count] = assignment.to(self.assignments)
+        self._count += 1
+        self.count.fill_(self._count)
+
+    def of(self, sample_idx: Tensor) -> Tensor:
+        """Subsets of the images of a batch.
+
+        Args:
+            sample_idx: Indices of the images in the training set, ``(B,)`` long.
+
+        Returns:
+            ``(P, B)`` long.
+        """
+        if not self._count:
+            return sample_idx.new_zeros(0, len(sample_idx))
+        return self.found[:, sample_idx.to(self.assignments.device)].long()
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # The runner loads with strict=False and turns what does not fit into a warning, after
+        # which training would go on without its partitions. So what does not fit raises here.
+        saved = state_dict.get(prefix + 'assignments')
+        if saved is not None:
+            count = int(state_dict[prefix + 'count'])
+            num_subsets = int(state_dict[prefix + 'num_subsets_saved'])
+            if num_subsets != self.num_subsets:
+                raise UserError(
+                    f'the checkpoint holds partitions into {num_subsets} subsets, but the config '
+                    f'asks for num_subsets={self.num_subsets}: set model.num_subsets={num_subsets}'
+                )
+            if not 0 <= count <= saved.shape[0] or (
+                count and int(saved[:count].max()) >= num_subsets
+            ):
+                raise UserError('the partitions in the checkpoint are damaged: train anew')
+            if self.num_images and saved.shape[1] and saved.shape[1] != self.num_images:
+                raise UserError(_length_message(saved.shape[1], self.num_images))
+            self._count = 0
+            if saved.shape[1]:
+                self.allocate(max(self.capacity, count), saved.shape[1])
+                self.assignments[:count] = saved[:count].to(self.assignments)
+            self._count = count
+            state_dict = {**state_dict, prefix + 'assignments': self.assignments}
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _length_message(saved: int, now: int) -> str:
+    return (
+        f'the partitions in the checkpoint divide {saved} images, but the training set has {now}: '
+        'resume with the data set that the run was started with, or start anew in another '
+        '--work-dir'
+    )

@@ -1,0 +1,148 @@
+"""The algorithm on MMPretrain's classes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+import ipirm_mm  # noqa: F401
+from ipirm_mm.errors import UserError
+from ipirm_mm.functional import subset_contrastive_risks
+
+NETWORK = dict(
+    backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8),
+    neck=dict(
+        type='NonLinearNeck',
+        in_channels=64,
+        hid_channels=16,
+        out_channels=8,
+        norm_cfg=dict(type='BN1d'),
+    ),
+)
+
+
+def build(**head):
+    return MODELS.build(
+        dict(type='IPIRMSimCLR', **copy.deepcopy(NETWORK), head=dict(type='IPIRMContrastiveHead', **head))
+    )
+
+
+def batch(size=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    views = [torch.randn(size, 3, 16, 16, generator=generator).double() for _ in range(2)]
+    return views, [DataSample(metainfo=dict(sample_idx=i)) for i in range(size)]
+
+
+@pytest.mark.parametrize('temperature', [0.1, 0.5])
+def test_without_partition_and_penalty_it_is_mmpretrains_simclr(temperature):
+    ours = build(temperature=temperature, irm_weight=0.0).double()
+    theirs = MODELS.build(
+        dict(
+            type='SimCLR',
+            **copy.deepcopy(NETWORK),
+            head=dict(
+                type='ContrastiveHead',
+                loss=dict(type='CrossEntropyLoss'),
+                temperature=temperature,
+            ),
+        )
+    ).double()
+    incompatible = theirs.load_state_dict(ours.state_dict(), strict=False)
+    assert not incompatible.missing_keys
+    assert all(key.startswith('partitions.') for key in incompatible.unexpected_keys)
+    inputs, samples = batch()
+    loss, expected = ours.loss(inputs, samples)['loss'], theirs.loss(inputs, samples)['loss']
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-6)
+    loss.backward()
+    expected.backward()
+    for (name, mine), (_, other) in zip(ours.named_parameters(), theirs.named_parameters()):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=0, atol=1e-6, msg=name)
+    assert max(p.grad.abs().max() for p in ours.parameters()) > 1e-3
+
+
+@pytest.mark.parametrize('penalty', ['vector', 'scalar'])
+@pytest.mark.parametrize('reduction', ['mean', 'sum'])
+def test_loss_is_assembled_as_documented(reduction, penalty):
+    model = build(irm_weight=0.3, reduction=reduction, penalty=penalty).double()
+    model.partitions.allocate(2, 10)
+    model.partitions.add(torch.tensor([0, 1] * 5))
+    model.partitions.add(torch.tensor([0, 0, 1, 1, 0, 1, 0, 0, 1, 1]))
+    inputs, samples = batch()
+    for sample, index in zip(samples, [7, 2, 9, 0, 4, 5]):
+        sample.set_metainfo(dict(sample_idx=index))
+    losses = model.loss(inputs, samples)
+    z = model.embed(torch.cat(inputs)).double()
+    rows = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 1, 1, 0, 0, 1]])
+    batch_risk = subset_contrastive_risks(z[:6], z[6:], torch.zeros(1, 6).long(), 1, penalty=penalty)
+    subsets = subset_contrastive_risks(z[:6], z[6:], rows, 2, penalty=penalty)
+    if reduction == 'mean':
+        expected = batch_risk.loss[0, 0] + subsets.loss.mean() + 0.3 * subsets.penalty.mean()
+    else:
+        expected = sum(r.loss.sum() + 0.3 * r.penalty.sum() for r in (batch_risk, subsets))
+    torch.testing.assert_close(losses['loss'].double(), expected, rtol=1e-5, atol=1e-6)
+    assert not losses['penalty'].requires_grad
+    assert sum('loss' in name for name in losses) == 1
+
+
+def test_penalty_of_the_batch_and_its_first_epoch():
+    model = build(irm_weight=2.0, penalise_batch=True, irm_begin=3)
+    inputs, samples = batch()
+    inputs = [view.float() for view in inputs]
+    plain = model.loss(inputs, samples)
+    torch.testing.assert_close(plain['loss'], plain['risk_batch'])
+    model.set_epoch(3)
+    penalised = model.loss(inputs, samples)
+    torch.testing.assert_close(
+        penalised['loss'], penalised['risk_batch'] + 2.0 * penalised['penalty']
+    )
+    assert penalised['penalty'] > 0
+
+
+def test_tensor_and_predict_modes():
+    model = build().eval()
+    inputs, samples = batch()
+    inputs = [view.float() for view in inputs]
+    feature = model(inputs[0])[-1]
+    assert feature.shape[:2] == (6, 64)
+    torch.testing.assert_close(model(inputs)[-1], feature)
+    predicted = model(inputs[0], samples, mode='predict')
+    assert [sample.sample_idx for sample in predicted] == list(range(6))
+    torch.testing.assert_close(predicted[2].feature, feature[2].mean((1, 2)))
+    assert len(model(inputs[0], mode='predict')) == 6
+
+
+def test_one_view_is_refused():
+    inputs, samples = batch()
+    with pytest.raises(UserError, match='needs two views'):
+        build().loss(inputs[0], samples)
+
+
+@pytest.mark.parametrize(
+    'option,message',
+    [
+        (dict(penalty='matrix'), "model.head.penalty must be one of .* but is 'matrix'"),
+        (dict(reduction='max'), "model.head.reduction must be one of .* but is 'max'"),
+        (dict(temperature=0), 'model.head.temperature must be positive, but is 0'),
+        (dict(irm_weight=-1.0), 'model.head.irm_weight must not be negative'),
+    ],
+)
+def test_bad_head_options(option, message):
+    with pytest.raises(UserError, match=message):
+        build(**option)
+
+
+@pytest.mark.parametrize('num_subsets', [1, 0, 257])
+def test_bad_number_of_subsets(num_subsets):
+    with pytest.raises(UserError, match=f'num_subsets must be from 2 to 256, but is {num_subsets}'):
+        MODELS.build(
+            dict(
+                type='IPIRMSimCLR',
+                num_subsets=num_subsets,
+                **copy.deepcopy(NETWORK),
+                head=dict(type='IPIRMContrastiveHead'),
+            )
+        )
