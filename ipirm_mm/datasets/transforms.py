@@ -1,0 +1,192 @@
+"""Transforms: a known hidden factor, views that do not depend on the process, named images."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmpretrain.datasets.transforms import MultiView
+from mmpretrain.registry import TRANSFORMS
+
+from ipirm_mm.errors import UserError
+
+# Ten tints, RGB. Blue is on in five of them, red in six and green in six, so that each channel is
+# a two-valued factor on its own.
+PALETTE = np.array(
+    [
+        (255, 40, 40),  # red
+        (40, 255, 40),  # green
+        (40, 40, 255),  # blue
+        (255, 255, 40),  # yellow
+        (255, 40, 255),  # magenta
+        (40, 255, 255),  # cyan
+        (255, 150, 40),  # orange
+        (150, 255, 40),  # lime
+        (150, 40, 255),  # violet
+        (255, 255, 255),  # white
+    ],
+    dtype=np.uint8,
+)
+
+
+def _seed_words(*words: int) -> np.ndarray:
+    """Hash integers to four 32-bit words, alike on every machine."""
+    return np.random.SeedSequence(words).generate_state(4)
+
+
+def tint(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Colour grey images.
+
+    Args:
+        images: Grey images, ``(N, H, W)`` uint8.
+        factors: Index into :data:`PALETTE` of each image, ``(N,)``.
+
+    Returns:
+        RGB images, ``(N, H, W, 3)`` uint8.
+    """
+    colours = PALETTE[np.asarray(factors)][:, None, None, :].astype(np.uint16)
+    return ((images[..., None] * colours + 127) // 255).astype(np.uint8)
+
+
+@TRANSFORMS.register_module()
+class TintByFactor(BaseTransform):
+    """Colour a grey image by a hidden factor: a second semantic that is known.
+
+    The factor of an image depends on ``seed`` and its ``sample_idx`` only. It is uniform, or with
+    probability ``follow`` the class: ``(gt_label + shift) % num_factors``.
+
+    **Required keys:** ``img``, ``sample_idx``; ``gt_label`` if ``follow > 0``.
+
+    **Modified keys:** ``img``. **Added keys:** ``factor`` (int).
+
+    Args:
+        num_factors: Number of colours, 2 to 10. Defaults to 10.
+        follow: Degree to which the colour follows the class, 0 to 1. Defaults to 0.
+        shift: Added to the class, for colours that follow it in another way. Defaults to 0.
+        seed: Seed of the hidden draw. Defaults to 0.
+
+    Raises:
+        UserError: If an option is out of range.
+    """
+
+    def __init__(
+        self, num_factors: int = 10, follow: float = 0.0, shift: int = 0, seed: int = 0
+    ) -> None:
+        if not 2 <= num_factors <= len(PALETTE):
+            raise UserError(
+                f'TintByFactor.num_factors must be from 2 to {len(PALETTE)}, but is {num_factors}'
+            )
+        if not 0 <= follow <= 1:
+            raise UserError(f'TintByFactor.follow must be from 0 to 1, but is {follow}')
+        self.num_factors = num_factors
+        self.follow = follow
+        self.shift = shift
+        self.seed = seed
+
+    def factor_of(self, sample_idx: int, gt_label: int | None = None) -> int:
+        """The factor of an image."""
+        words = _seed_words(self.seed, sample_idx)
+        if self.follow and words[0] < self.follow * 2.0**32:
+            if gt_label is None:
+                raise UserError('TintByFactor.follow needs gt_label, which the data set lacks')
+            return (int(gt_label) + self.shift) % self.num_factors
+        return int(words[1]) % self.num_factors
+
+    def transform(self, results: dict) -> dict:
+        """Tint ``results['img']``, BGR as everywhere in OpenMMLab."""
+        factor = self.factor_of(int(results['sample_idx']), results.get('gt_label'))
+        image = results['img']
+        grey = image if image.ndim == 2 else image[..., 0]
+        results['img'] = tint(grey[None], np.array([factor]))[0, ..., ::-1].copy()
+        results['factor'] = factor
+        return results
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(num_factors={self.num_factors}, follow={self.follow}, '
+            f'shift={self.shift}, seed={self.seed})'
+        )
+
+
+@TRANSFORMS.register_module()
+class SeededMultiView(MultiView):
+    """MMPretrain's ``MultiView``, with draws that depend on seed, epoch and image only.
+
+    Otherwise the draws depend on the process, the worker and its history: two processes would not
+    see the views that one sees, a resumed run would not see those of an uninterrupted one, and
+    without persistent workers every epoch would repeat the same ones.
+    :class:`~ipirm_mm.engine.hooks.PartitionUpdateHook` tells the epoch; until :meth:`set_epoch` is
+    called, draws come from the global generators, as in ``MultiView``.
+
+    **Required keys:** ``img``, ``sample_idx``.
+
+    Args:
+        transforms: Pipelines of the views, as in ``MultiView``.
+        num_views: Number of views of each pipeline, as in ``MultiView``.
+        seed: Seed of the draws. Defaults to 0.
+    """
+
+    def __init__(self, transforms: list, num_views: int | list[int], seed: int = 0) -> None:
+        super().__init__(transforms, num_views)
+        self.seed = seed
+        # In shared memory, where workers that live longer than an epoch see it change.
+        self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the epoch that begins, counted from 0."""
+        self._epoch[0] = epoch
+
+    def transform(self, results: dict) -> dict:
+        """Replace ``results['img']`` by the list of views."""
+        epoch = int(self._epoch)
+        if epoch < 0:
+            return self._views(results)
+        if 'sample_idx' not in results:
+            raise UserError('SeededMultiView needs sample_idx, which the data set does not give')
+        # The transforms of OpenMMLab draw from all three generators.
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        words = _seed_words(self.seed, epoch, int(results['sample_idx']))
+        try:
+            random.seed(int(words[0]))
+            np.random.seed(words[1:3])
+            torch.manual_seed(int(words[3]))
+            return self._views(results)
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+    def _views(self, results: dict) -> dict:
+        views = []
+        for transform in self.transforms:
+            # MultiView copies everything in depth, which costs more than the crop of a small
+            # image; transforms replace the image's array, or write into it.
+            views.append(transform({**results, 'img': results['img'].copy()})['img'])
+        return {**results, 'img': views}
+
+
+@TRANSFORMS.register_module()
+class LoadImage(LoadImageFromFile):
+    """MMCV's ``LoadImageFromFile``, naming the file that cannot be read.
+
+    MMCV's own says "failed to load image" or an OpenCV message that names no file, from within a
+    worker. Arguments are those of ``LoadImageFromFile``.
+    """
+
+    def transform(self, results: dict) -> dict | None:
+        """Load ``results['img_path']``.
+
+        Raises:
+            UserError: If the file is missing or no image.
+        """
+        try:
+            return super().transform(results)
+        except (OSError, AssertionError, ValueError, cv2.error) as error:
+            raise UserError(
+                f'{results["img_path"]} cannot be read as an image: replace the file, or take it '
+                'out of the data set'
+            ) from error

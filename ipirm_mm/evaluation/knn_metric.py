@@ -1,0 +1,85 @@
+"""k-NN accuracy as an MMEngine metric, for `val` and `test` of self-supervised models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.evaluator import BaseMetric
+from mmpretrain.registry import METRICS
+
+from ipirm_mm.errors import UserError
+
+
+@METRICS.register_module()
+class KNNAccuracy(BaseMetric):
+    """Leave-one-out k-NN accuracy within the evaluated split.
+
+    Each image is classified by its nearest neighbours among the other images of the split, by
+    the cosine of their features, each vote weighted by ``exp(cosine / temperature)`` (as the
+    authors' code). It needs no second data set, so it serves as the evaluator of an SSL config; to
+    classify a held-out split by the training images, see
+    :class:`~ipirm_mm.engine.hooks.KNNHook`.
+
+    Args:
+        k: Number of neighbours. Defaults to 20.
+        temperature: Temperature of the votes. Defaults to 0.5.
+        collect_device: Where results of the ranks are gathered. Defaults to ``'cpu'``.
+        prefix: Prefix of the metric's name. Defaults to None, which means ``'knn'``.
+
+    Raises:
+        UserError: If an option is out of range.
+    """
+
+    default_prefix = 'knn'
+
+    def __init__(
+        self,
+        k: int = 20,
+        temperature: float = 0.5,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        if k < 1 or temperature <= 0:
+            raise UserError(
+                'KNNAccuracy needs k of at least 1 and a positive temperature, but they are '
+                f'{k} and {temperature}'
+            )
+        self.k = k
+        self.temperature = temperature
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the feature and the label of each sample."""
+        for sample in data_samples:
+            if 'gt_label' not in sample:
+                raise UserError('KNNAccuracy needs labels, but the evaluated data set has none')
+            self.results.append((sample['feature'].float().cpu(), int(sample['gt_label'])))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Accuracy in percent.
+
+        Args:
+            results: A feature, ``(C,)``, and a label of each image.
+
+        Returns:
+            ``top1``.
+        """
+        features = F.normalize(torch.stack([feature for feature, _ in results]), dim=1)
+        labels = torch.tensor([label for _, label in results])
+        k = min(self.k, len(results) - 1)
+        if k < 1:
+            raise UserError('KNNAccuracy needs at least two images')
+        correct = 0
+        for start in range(0, len(features), 1024):
+            rows = slice(start, start + 1024)
+            similarity = features[rows] @ features.T
+            own = torch.arange(len(features))[rows, None]
+            similarity.scatter_(1, own, -torch.inf)
+            nearest, index = similarity.topk(k, dim=1)
+            votes = torch.zeros(len(similarity), int(labels.max()) + 1)
+            votes.scatter_add_(1, labels[index], (nearest / self.temperature).exp())
+            correct += int((votes.argmax(1) == labels[rows]).sum())
+        return dict(top1=100.0 * correct / len(features))

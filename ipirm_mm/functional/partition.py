@@ -1,0 +1,263 @@
+"""Step 2 of IP-IRM: the objective of a soft partition (report Eq. 3).
+
+All that the objective needs of the features are sums of ``exp(S)`` over weighted columns, so for
+all subsets at once it is a few products of one precomputed similarity block with the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .contrastive import PENALTIES
+
+BALANCES = ('relaxed', 'strict', 'none')
+# Least share and scale of weights that count; its inverse is still finite in float32.
+_TINY = 1e-30
+# An image whose weight is so many times that of all others together is alone in its subset. The
+# gradient holds the square of the inverse, which is to be finite in float32 too.
+_ALONE = 1e-15
+
+
+class SimilarityBlock(NamedTuple):
+    """What the objective needs of the features of a block of B images, two views each.
+
+    Rows are anchors, view 1 of all images and then view 2; columns with a bar add up the two views
+    of an image. ``exp`` is shifted by the row's maximum, which cancels in every ratio.
+
+    Attributes:
+        positive: Similarity of the positive, ``(2B,)``.
+        shift: Shift of the loss's exponents, ``(2B,)``.
+        exp_positive: ``exp`` of the positive's logit, ``(2B,)``.
+        exp: Off-image ``exp``, barred, ``(2B, B)``.
+        irm_exp_positive: The same at the penalty's temperature.
+        irm_exp: The same at the penalty's temperature.
+        weighted: Off-image ``s exp(s)`` at the penalty's temperature: barred, ``(2B, B)``, for the
+            scalar dummy; None for the vector dummy.
+        weighted_after: For the vector dummy ``(2B, 2B)``, of anchors whose image comes after the
+            column's image.
+        weighted_before: The same, of anchors before.
+        temperature: Temperature of the loss.
+        irm_temperature: Temperature of the penalty.
+    """
+
+    positive: Tensor
+    shift: Tensor
+    exp_positive: Tensor
+    exp: Tensor
+    irm_exp_positive: Tensor
+    irm_exp: Tensor
+    weighted: Tensor | None
+    weighted_after: Tensor | None
+    weighted_before: Tensor | None
+    temperature: float
+    irm_temperature: float
+
+
+def similarity_block(
+    z1: Tensor,
+    z2: Tensor,
+    temperature: float = 0.5,
+    irm_temperature: float | None = None,
+    penalty: str = 'vector',
+) -> SimilarityBlock:
+    """Compute a :class:`SimilarityBlock`; see :func:`soft_partition_objective`."""
+    if z1.ndim != 2 or z1.shape != z2.shape:
+        raise ValueError(
+            'z1 and z2 must both be (images, width), but their shapes are '
+            f'{tuple(z1.shape)} and {tuple(z2.shape)}'
+        )
+    if penalty not in PENALTIES:
+        raise ValueError(f'penalty must be one of {PENALTIES}, but is {penalty!r}')
+    if irm_temperature is None:
+        irm_temperature = temperature
+    if not (temperature > 0 and irm_temperature > 0):
+        raise ValueError(
+            'temperature and irm_temperature must be positive, but are '
+            f'{temperature} and {irm_temperature}'
+        )
+    with torch.autocast(device_type=z1.device.type, enabled=False):
+        if z1.dtype not in (torch.float32, torch.float64):
+            z1, z2 = z1.float(), z2.float()
+        batch = len(z1)
+        views = torch.cat((z1, z2))
+        similarity = views @ views.T
+        positive = (z1 * z2).sum(1).repeat(2)
+        image = torch.arange(batch, device=z1.device).repeat(2)
+        same_image = image[:, None] == image[None, :]
+
+        def exponentials(tau: float) -> tuple[Tensor, Tensor, Tensor]:
+            others = (similarity / tau).masked_fill(same_image, -torch.inf)
+            shift = torch.maximum(others.amax(1), positive / tau).detach()
+            return shift, (others - shift[:, None]).exp(), (positive / tau - shift).exp()
+
+        shift, exp, exp_positive = exponentials(temperature)
+        bar = exp[:, :batch] + exp[:, batch:]
+        if irm_temperature == temperature:
+            irm_exp, irm_exp_positive, irm_bar = exp, exp_positive, bar
+        else:
+            _, irm_exp, irm_exp_positive = exponentials(irm_temperature)
+            irm_bar = irm_exp[:, :batch] + irm_exp[:, batch:]
+        weighted = similarity / irm_temperature * irm_exp
+        after = before = None
+        if penalty == 'vector':
+            is_after = image[:, None] > image[None, :]
+            after, before = weighted * is_after, weighted * is_after.T
+            scalar = None
+        else:
+            scalar = weighted[:, :batch] + weighted[:, batch:]
+    return SimilarityBlock(
+        positive,
+        shift,
+        exp_positive,
+        bar,
+        irm_exp_positive,
+        irm_bar,
+        scalar,
+        after,
+        before,
+        temperature,
+        irm_temperature,
+    )
+
+
+def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Loss and penalty of each subset of a soft partition of a block.
+
+    Args:
+        block: The block of B images.
+        weights: Weight of each image in each subset, ``(B, K)``.
+
+    Returns:
+        Losses ``(K,)`` and penalties ``(K,)``. A subset without weight, or with all of it on one
+        image, has zero of both.
+    """
+    batch = len(weights)
+    # All that follows depends on the ratios of a subset's weights only, so that a subset whose
+    # weights are all but zero can be computed as well as any other.
+    weights = weights / weights.detach().amax(0).clamp(min=_TINY)
+    weight = weights.repeat(2, 1)  # (2B, K), of the anchors
+    total = weights.sum(0).clamp(min=_ALONE)
+    # Weight of all other images, by prefix and suffix sums: total - weight would cancel.
+    zero = weights.new_zeros(1, weights.shape[1])
+    prefix = torch.cat((zero, weights[:-1].cumsum(0)))
+    suffix = torch.cat((weights[1:].flip(0).cumsum(0).flip(0), zero))
+    rest = (prefix + suffix).clamp(min=_ALONE).repeat(2, 1)
+    share = weight / (2 * total)  # (2B, K), sums to 1 over the anchors
+    normaliser = (batch - 1) / rest
+
+    def partition_function(exp: Tensor, exp_positive: Tensor) -> Tensor:
+        others = (exp @ weights) / rest * (batch - 1)
+        return (exp_positive[:, None] + others).clamp(min=torch.finfo(exp.dtype).tiny)
+
+    denominator = partition_function(block.exp, block.exp_positive)
+    anchor_loss = denominator.log() + (block.shift - block.positive / block.temperature)[:, None]
+    loss = (share * anchor_loss).sum(0)
+
+    if block.irm_temperature != block.temperature:
+        denominator = partition_function(block.irm_exp, block.irm_exp_positive)
+    positive_logit = (block.positive / block.irm_temperature)[:, None]
+    positive_share = block.irm_exp_positive[:, None] / denominator
+    if block.weighted is not None:
+        mean_logit = positive_logit * positive_share
+        mean_logit = mean_logit + (block.weighted @ weights) / rest * (batch - 1) / denominator
+        return loss, (share * (mean_logit - positive_logit)).sum(0).square()
+
+    assert block.weighted_after is not None and block.weighted_before is not None
+    first = (share * positive_logit * (positive_share - 1)).sum(0)
+    responsibility = share * normaliser / denominator  # (2B, K)
+    # Column c of a view: image c for the anchors after it, image c + 1 for the others.
+    after = (block.weighted_after.T @ responsibility).view(2, batch, -1) * weights
+    before = (block.weighted_before.T @ responsibility).view(2, batch, -1) * weights
+    column = after[:, :-1] + before[:, 1:]  # the last image is no column of its own
+    return loss, first.square() + column.square().sum((0, 1))
+
+
+def entropy_bound(num_subsets: int) -> float:
+    """Entropy under which ``balance='relaxed'`` takes off, in nats.
+
+    That of one subset twice as large as each of the others: ``H(1/3, 2/3) = 0.6365`` for two
+    subsets, as in the authors' code, which has that number for any K.
+    """
+    share = 1 / (num_subsets + 1)
+    return -(num_subsets - 1) * share * math.log(share) - 2 * share * math.log(2 * share)
+
+
+def balance_term(mean_weights: Tensor, balance: str) -> Tensor:
+    """What the objective adds for balance.
+
+    Args:
+        mean_weights: Share of each subset, ``(K,)``, sums to 1.
+        balance: ``'relaxed'`` (minus what the entropy lacks of :func:`entropy_bound`),
+            ``'strict'`` (plus the entropy) or ``'none'``.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: If ``balance`` has a value that does not exist.
+    """
+    if balance not in BALANCES:
+        raise ValueError(f'balance must be one of {BALANCES}, but is {balance!r}')
+    if balance == 'none':
+        return mean_weights.new_zeros(())
+    # x log x has no gradient at 0; below _TINY it is constant.
+    share = mean_weights.clamp(min=_TINY)
+    entropy = -(share * share.log()).sum()
+    if balance == 'strict':
+        return entropy
+    return -torch.relu(entropy_bound(len(mean_weights)) - entropy)
+
+
+def soft_partition_objective(
+    z1: Tensor,
+    z2: Tensor,
+    weights: Tensor,
+    temperature: float = 0.5,
+    irm_temperature: float | None = None,
+    irm_weight: float = 0.5,
+    penalty: str = 'vector',
+    balance: str = 'relaxed',
+) -> Tensor:
+    r"""Objective of a soft partition, to be maximised (report Eq. 3).
+
+    For subset *k* and anchor *i*, with :math:`s` the logits and the weights of the negatives of an
+    anchor normalised to sum to their number, :math:`\hat w`:
+
+    .. math::
+        \ell_{ik} = \log\Big(e^{s_{i+}} + \sum_{neg} \hat w_{jk} e^{s_{ij}}\Big) - s_{i+}, \quad
+        L_k = \frac{\sum_i W_{ik} \ell_{ik}}{\sum_i W_{ik}}
+
+    and the objective is :math:`\frac1K \sum_k L_k + \lambda_2 \frac1K \sum_k \Omega_k` plus the
+    term of :func:`balance_term`, with the penalty :math:`\Omega_k` the squared gradient norm of
+    :math:`L_k` at a dummy of one, ``'vector'`` or ``'scalar'`` as in
+    :func:`~ipirm_mm.functional.subset_contrastive_risks`.
+
+    Args:
+        z1: Projections of the first view, ``(N, D)``, rows of unit norm.
+        z2: Projections of the second view, ``(N, D)``, rows of unit norm.
+        weights: Weight of each image in each subset, ``(N, K)``, rows sum to 1.
+        temperature: Temperature of the loss. Defaults to 0.5 (report).
+        irm_temperature: Temperature of the penalty; None means ``temperature``.
+        irm_weight: :math:`\lambda_2`. Defaults to 0.5 (report).
+        penalty: ``'vector'`` (authors' code) or ``'scalar'`` (report). Defaults to ``'vector'``.
+        balance: ``'relaxed'`` (default), ``'strict'`` or ``'none'``.
+
+    Returns:
+        Scalar, differentiable in all tensors.
+
+    Raises:
+        ValueError: If shapes do not match, or an option has a value that does not exist.
+    """
+    if weights.ndim != 2 or len(weights) != len(z1):
+        raise ValueError(
+            f'weights must be ({len(z1)}, subsets), but its shape is {tuple(weights.shape)}'
+        )
+    block = similarity_block(z1, z2, temperature, irm_temperature, penalty)
+    with torch.autocast(device_type=z1.device.type, enabled=False):
+        weights = weights.to(block.exp.dtype)
+        loss, penalties = block_risks(block, weights)
+        return loss.mean() + irm_weight * penalties.mean() + balance_term(weights.mean(0), balance)

@@ -1,0 +1,136 @@
+"""The solver as a maximiser, and on factors that were planted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ipirm_mm.errors import UserError
+from ipirm_mm.functional import normalized_mutual_information, soft_partition_objective
+from ipirm_mm.partition import PartitionSolver
+from ipirm_mm.partition.kmeans import kmeans
+
+
+def planted(images=300, width=16, seed=0, strengths=(1.5,), noise=0.25):
+    """Unit features with two-valued factors along random directions, and two noisy views."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
+    factors = torch.stack(
+        [torch.randperm(images, generator=generator) % 2 for _ in strengths]
+    )
+    content = 0.35 * torch.randn(images, width, generator=generator)
+    for factor, strength, direction in zip(factors, strengths, directions):
+        content = content + strength * (2 * factor[:, None] - 1) * direction
+    views = [
+        F.normalize(content + noise * torch.randn(images, width, generator=generator), dim=1)
+        for _ in range(2)
+    ]
+    return (*views, factors)
+
+
+def agreement(assignment, factor):
+    share = (assignment == factor).double().mean().item()
+    return max(share, 1 - share)
+
+
+@pytest.mark.parametrize('seed', range(10))
+@pytest.mark.parametrize('strengths', [(1.5,), (1.5, 0.75)], ids=['alone', 'beside a weaker one'])
+def test_finds_a_planted_factor(strengths, seed):
+    z1, z2, factors = planted(strengths=strengths, seed=seed)
+    result = PartitionSolver().solve(z1, z2, seed=seed)
+    assert max(agreement(result.assignment, factor) for factor in factors) >= 0.95
+
+
+@pytest.mark.parametrize('images', [60, 300])
+@pytest.mark.parametrize('penalty', ['vector', 'scalar'])
+@pytest.mark.parametrize('num_subsets', [2, 5])
+def test_never_below_the_authors_optimiser(num_subsets, penalty, images):
+    for seed in range(3):
+        z1, z2, _ = planted(images=images, seed=seed, strengths=(0.6, 0.5))
+        options = dict(num_subsets=num_subsets, penalty=penalty, block_size=128)
+        ours = PartitionSolver(**options).solve(z1, z2, seed=seed)
+        authors = PartitionSolver(strategy='authors', **options).solve(z1, z2, seed=seed)
+        assert ours.objective >= authors.objective
+        assert len(authors.history) == 61
+
+
+def test_objective_is_that_of_the_definition():
+    z1, z2, _ = planted(images=80)
+    result = PartitionSolver(num_subsets=3).solve(z1, z2, previous=torch.zeros(1, 80).byte())
+    weights = F.one_hot(result.assignment, 3).float()
+    expected = soft_partition_objective(z1, z2, weights)
+    assert result.objective == pytest.approx(expected.item(), rel=1e-5)
+    assert result.history == sorted(result.history)
+    assert result.sizes == torch.bincount(result.assignment, minlength=3).tolist()
+    assert result.nmi == [0.0]
+
+
+@pytest.mark.parametrize('strategy', ['local', 'authors', 'kmeans', 'random', 'factor'])
+def test_same_seed_same_partition_and_global_generator_untouched(strategy):
+    z1, z2, factors = planted(images=90)
+    solver = PartitionSolver(num_subsets=2, strategy=strategy, block_size=40)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = solver.solve(z1, z2, seed=4, factor=factors[0])
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    second = solver.solve(z1, z2, seed=4, factor=factors[0])
+    assert torch.equal(first.assignment, second.assignment)
+    assert first.objective == second.objective
+    assert first.strategy.startswith(strategy)
+
+
+def test_random_is_balanced_and_factor_is_the_factor():
+    z1, z2, factors = planted(images=90)
+    assert PartitionSolver(20, strategy='random').solve(z1, z2).sizes == [5] * 10 + [4] * 10
+    result = PartitionSolver(strategy='factor').solve(z1, z2, factor=factors[0])
+    assert torch.equal(result.assignment, factors[0])
+
+
+def test_kmeans_finds_clusters_and_leaves_none_empty():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.arange(200) % 8
+    centres = 4 * torch.eye(8)
+    points = centres[truth] + 0.1 * torch.randn(200, 8, generator=generator)
+    found = kmeans(points, 8, generator)
+    assert normalized_mutual_information(found, truth).item() == pytest.approx(1)
+    same = torch.ones(6, 3)
+    assert torch.bincount(kmeans(same, 4, generator), minlength=4).min() >= 1
+
+
+def test_progress_is_reported():
+    z1, z2, _ = planted(images=40)
+    seen = []
+    PartitionSolver(starts=['kmeans']).solve(z1, z2, progress=lambda *args: seen.append(args))
+    assert seen[-1] == (1.0, 'done') and all(0 <= fraction <= 1 for fraction, _ in seen)
+
+
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        (dict(num_subsets=1), 'num_subsets must be from 2 to 256, but is 1'),
+        (dict(strategy='best'), "strategy must be of .* but is 'best'"),
+        (dict(starts=['ica']), "starts must be of .* but is 'ica'"),
+        (dict(starts=[]), 'starts must be at least 1, but is 0'),
+        (dict(penalty='x'), "penalty must be of .* but is 'x'"),
+        (dict(balance='x'), "balance must be of .* but is 'x'"),
+        (dict(block_size=1), 'block_size must be at least 2, but is 1'),
+        (dict(temperature=0), 'must be positive'),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(UserError, match=message):
+        PartitionSolver(**options)
+
+
+def test_bad_features():
+    z1, z2, _ = planted(images=20)
+    with pytest.raises(UserError, match='num_subsets is 21, but there are only 20 images'):
+        PartitionSolver(21).solve(z1, z2)
+    with pytest.raises(UserError, match='not finite'):
+        PartitionSolver().solve(z1 * float('nan'), z2)
+    with pytest.raises(UserError, match='needs the factor of each image'):
+        PartitionSolver(strategy='factor').solve(z1, z2)
+    with pytest.raises(UserError, match='must both be'):
+        PartitionSolver().solve(z1, z2[:-1])
