@@ -303,6 +303,7 @@ def main() -> None:
     page = Path(args.work_dir) / 'index.html'
     write_report(
         page,
+        title='IP-IRM on tinted Fashion-MNIST: Stage I',
         rows=rows,
         columns=COLUMNS,
         curves=curves([(name, run) for name, run, _ in chosen]),

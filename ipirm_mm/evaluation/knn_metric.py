@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
 from ipirm_mm.errors import UserError
+
+from .knn import knn_predict
 
 
 @METRICS.register_module()
@@ -67,19 +68,11 @@ class KNNAccuracy(BaseMetric):
         Returns:
             ``top1``.
         """
-        features = F.normalize(torch.stack([feature for feature, _ in results]), dim=1)
-        labels = torch.tensor([label for _, label in results])
-        k = min(self.k, len(results) - 1)
-        if k < 1:
+        if len(results) < 2:
             raise UserError('KNNAccuracy needs at least two images')
-        correct = 0
-        for start in range(0, len(features), 1024):
-            rows = slice(start, start + 1024)
-            similarity = features[rows] @ features.T
-            own = torch.arange(len(features))[rows, None]
-            similarity.scatter_(1, own, -torch.inf)
-            nearest, index = similarity.topk(k, dim=1)
-            votes = torch.zeros(len(similarity), int(labels.max()) + 1)
-            votes.scatter_add_(1, labels[index], (nearest / self.temperature).exp())
-            correct += int((votes.argmax(1) == labels[rows]).sum())
-        return dict(top1=100.0 * correct / len(features))
+        features = torch.stack([feature for feature, _ in results])
+        labels = torch.tensor([label for _, label in results])
+        votes = knn_predict(
+            features, labels, features, self.k, self.temperature, exclude_self=True
+        )
+        return dict(top1=100 * float((votes.argmax(1) == labels).double().mean()))

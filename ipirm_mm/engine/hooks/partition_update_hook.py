@@ -19,7 +19,7 @@ from mmpretrain.registry import HOOKS
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ipirm_mm.datasets import check_sample_indices
+from ipirm_mm.datasets import base_dataset
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import ProgressBar, extract_features
 from ipirm_mm.functional import mutual_information, normalized_mutual_information
@@ -106,7 +106,7 @@ class PartitionUpdateHook(Hook):
                 f'PartitionUpdateHook needs an IP-IRM model, but the model is a '
                 f'{type(model).__name__}: set model.type to IPIRMSimCLR, or remove the hook'
             )
-        num_images = check_sample_indices(runner.train_dataloader.dataset)
+        num_images = len(base_dataset(runner.train_dataloader.dataset))
         num_subsets = model.partitions.num_subsets
         if num_subsets > num_images:
             raise UserError(
@@ -134,7 +134,7 @@ class PartitionUpdateHook(Hook):
         """Tell the epoch, and find a partition if one is due."""
         model = _unwrap(runner.model)
         model.set_epoch(runner.epoch)
-        _set_pipeline_epoch(runner.train_dataloader.dataset, runner.epoch)
+        _set_pipeline_epoch(base_dataset(runner.train_dataloader.dataset), runner.epoch)
         full = self.max_partitions is not None and len(model.partitions) >= self.max_partitions
         if self._is_due(runner.epoch) and not full:
             self._update(runner, model)
@@ -179,10 +179,11 @@ class PartitionUpdateHook(Hook):
     def _feature_dataloader(self, runner: Runner) -> DataLoader:
         """The training data in order, each image once, through the training pipeline."""
         train = runner.train_dataloader
+        dataset = base_dataset(train.dataset)
         return DataLoader(
-            train.dataset,
+            dataset,
             batch_size=self.batch_size or train.batch_size,
-            sampler=DefaultSampler(train.dataset, shuffle=False, round_up=False, seed=0),
+            sampler=DefaultSampler(dataset, shuffle=False, round_up=False, seed=0),
             num_workers=train.num_workers,
             collate_fn=FUNCTIONS.get('default_collate'),
             worker_init_fn=partial(
@@ -233,7 +234,7 @@ class PartitionUpdateHook(Hook):
         folder = Path(runner.work_dir) / 'partitions'
         folder.mkdir(parents=True, exist_ok=True)
         picture = partition_grid(
-            _SampleImages(runner.train_dataloader.dataset),
+            _SampleImages(base_dataset(runner.train_dataloader.dataset)),
             result.assignment.cpu(),
             title=f'Partition {number}, before epoch {runner.epoch + 1}',
         )

@@ -1,0 +1,173 @@
+"""What the command-line tools share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import sys
+import traceback
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .compat import prepare_cpu_distributed
+from .errors import UserError
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that MMPretrain's ``train.py`` and ``test.py`` have in common."""
+    parser.add_argument('--work-dir', help='the folder to save logs, models and metrics in')
+    parser.add_argument('--amp', action='store_true', help='use automatic mixed precision')
+    parser.add_argument(
+        '--no-pin-memory', action='store_true', help='do not pin memory in data loaders'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, key=value; lists as key="[a,b]" or key=a,b, '
+        'nested as key="[(a,b),(c,d)]", without white space',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help='set by the launcher'
+    )
+
+
+def load_config(path: str) -> Config:
+    """Load a config file.
+
+    Raises:
+        UserError: If there is no such file.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f'there is no config file {path}')
+    return Config.fromfile(path)
+
+
+def merge_common(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) -> None:
+    """Merge the common flags, but ``--cfg-options``, into a config.
+
+    Args:
+        cfg: The config, changed in place.
+        args: Parsed arguments.
+        loaders: Names of the data loaders whose defaults are filled in.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('./work_dirs', Path(args.config).stem)
+    for name in loaders:
+        if cfg.get(name) is None:
+            continue
+        loader = ConfigDict(
+            pin_memory=True, persistent_workers=True, collate_fn=dict(type='default_collate')
+        )
+        loader.update(cfg[name])
+        if args.no_pin_memory:
+            loader['pin_memory'] = False
+        cfg[name] = loader
+
+
+def finish_config(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) -> None:
+    """Merge ``--cfg-options``, and set what depends on the machine.
+
+    Args:
+        cfg: The config, changed in place.
+        args: Parsed arguments.
+        loaders: Names of the data loaders.
+    """
+    from mmengine.device import get_device
+
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    for name in loaders:
+        if cfg.get(name) is None:
+            continue
+        if not cfg[name].get('num_workers', 0):  # torch raises otherwise
+            cfg[name]['persistent_workers'] = False
+        if get_device() == 'cpu':
+            cfg[name]['pin_memory'] = False
+    prepare_cpu_distributed(cfg)
+
+
+def check_checkpoint(path: str | None) -> None:
+    """See that a local checkpoint is there and whole.
+
+    Raises:
+        UserError: If it is missing or truncated; it is named.
+    """
+    if path is None or '://' in path:
+        return
+    if not os.path.isfile(path):
+        raise UserError(f'there is no checkpoint {path}')
+    with open(path, 'rb') as stream:
+        zipped = stream.read(2) == b'PK'
+    # torch.save writes a zip archive, whose directory is at the end: it is the first to go.
+    if zipped and not zipfile.is_zipfile(path) or os.path.getsize(path) == 0:
+        raise UserError(
+            f'the checkpoint {path} is truncated ({os.path.getsize(path):,} bytes): copy it anew, '
+            'or resume from an earlier one'
+        )
+
+
+def build_runner(cfg: Config) -> Any:
+    """Build the runner that a config asks for."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a tool; a mistake of the user's is one sentence on standard error and status 1.
+
+    Set ``IPIRM_TRACEBACK=1`` to see where it was raised.
+    """
+    try:
+        main()
+    except Exception as error:
+        user_error = _find_user_error(error)
+        if user_error is None or os.environ.get('IPIRM_TRACEBACK') == '1':
+            traceback.print_exc()
+        else:
+            print(f'error: {user_error}', file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        _leave(1)
+
+
+def _find_user_error(error: BaseException | None) -> str | None:
+    """The sentence for the user in a chain of exceptions, if there is one."""
+    first = error
+    while error is not None:
+        if isinstance(error, UserError):
+            # One that crossed from a worker carries the worker's traceback before the sentence.
+            text = str(error)
+            marker = f'{UserError.__name__}: '
+            return text.rsplit(marker, 1)[-1].strip() if 'Traceback' in text else text
+        error = error.__cause__ or error.__context__
+    if isinstance(first, FileNotFoundError):
+        return f'a file or folder is missing: {first}'
+    if isinstance(first, (pickle.UnpicklingError, EOFError)):
+        return f'a checkpoint cannot be read, or holds types that could run code: {first}'
+    return None
+
+
+def _leave(status: int) -> None:
+    """Exit at once: a rank that waits for the others in its exit handlers would never end."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        os._exit(status)
+    sys.exit(status)

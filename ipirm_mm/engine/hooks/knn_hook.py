@@ -1,0 +1,92 @@
+"""k-NN accuracy while a self-supervised model trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from ipirm_mm.errors import UserError
+from ipirm_mm.evaluation import extract_features, knn_accuracy
+
+
+@HOOKS.register_module()
+class KNNHook(Hook):
+    """Classify a held-out split by the nearest labelled images every few epochs.
+
+    Works with every self-supervised model of MMPretrain, on the pooled backbone feature, over all
+    ranks. The accuracy goes to the log and, as ``knn/top1``, to TensorBoard.
+
+    .. code-block:: python
+
+        custom_hooks = [
+            dict(
+                type='KNNHook',
+                interval=25,
+                bank_dataloader=dict(...),  # labelled images that vote
+                query_dataloader=dict(...),  # images to classify
+            )
+        ]
+
+    Args:
+        bank_dataloader: Config of the data loader of the labelled images, one view each.
+        query_dataloader: Config of the data loader of the images to classify.
+        interval: Epochs between evaluations; the last epoch is always evaluated. Defaults to 25.
+        k: Number of neighbours. Defaults to 200 (authors' code).
+        temperature: Temperature of the votes. Defaults to 0.5 (authors' code).
+
+    Raises:
+        UserError: If an option is out of range.
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        bank_dataloader: dict[str, Any],
+        query_dataloader: dict[str, Any],
+        interval: int = 25,
+        k: int = 200,
+        temperature: float = 0.5,
+    ) -> None:
+        for name, value in (('interval', interval), ('k', k)):
+            if value < 1:
+                raise UserError(f'KNNHook.{name} must be at least 1, but is {value}')
+        if temperature <= 0:
+            raise UserError(f'KNNHook.temperature must be positive, but is {temperature}')
+        self.loader_cfgs = (bank_dataloader, query_dataloader)
+        self.interval = interval
+        self.k = k
+        self.temperature = temperature
+        self.loaders: list[Any] | None = None
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Evaluate if it is time to."""
+        last = runner.epoch + 1 == runner.max_epochs
+        if not self.every_n_epochs(runner, self.interval) and not last:
+            return
+        if self.loaders is None:
+            self.loaders = [
+                runner.build_dataloader(cfg, seed=runner.seed) for cfg in self.loader_cfgs
+            ]
+        bank, query = (
+            extract_features(runner.model, loader, description=f'k-NN: {name} features')
+            for name, loader in zip(('bank', 'query'), self.loaders)
+        )
+        for name, data in (('bank', bank), ('query', query)):
+            if 'gt_label' not in data:
+                raise UserError(f'KNNHook.{name}_dataloader has no labels (gt_label)')
+        accuracy = knn_accuracy(
+            bank['features'][0],
+            bank['gt_label'],
+            query['features'][0],
+            query['gt_label'],
+            self.k,
+            self.temperature,
+        )
+        epoch = runner.epoch + 1
+        runner.logger.info(f'Epoch {epoch}: k-NN accuracy {accuracy:.2f} %')
+        runner.message_hub.update_scalar('val/knn/top1', accuracy)
+        runner.visualizer.add_scalar('knn/top1', accuracy, step=epoch)

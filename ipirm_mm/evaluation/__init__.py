@@ -1,0 +1,18 @@
+"""k-NN, linear probe, and the features they work on."""
+
+from .features import extract_features, pooled_feature
+from .knn import knn_accuracy, knn_predict
+from .knn_metric import KNNAccuracy
+from .linear_probe import LinearProbe, bootstrap_interval
+from .progress import ProgressBar
+
+__all__ = [
+    'KNNAccuracy',
+    'LinearProbe',
+    'ProgressBar',
+    'bootstrap_interval',
+    'extract_features',
+    'knn_accuracy',
+    'knn_predict',
+    'pooled_feature',
+]

@@ -1,0 +1,95 @@
+"""Features of a whole data set, over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather, get_world_size
+from mmengine.model import is_model_wrapper
+from torch import Tensor
+
+from .progress import ProgressBar
+
+
+@torch.no_grad()
+def extract_features(
+    model: Any,
+    dataloader: Iterable,
+    embed: Callable[[Tensor], Tensor] | None = None,
+    description: str = 'features',
+) -> dict[str, Any]:
+    """Extract the features of all images of a data loader.
+
+    Every rank runs its part, then all have everything, in the order of ``sample_idx`` and each
+    image once (samplers repeat images so that ranks have equally many). The model runs in eval
+    mode and is left in the mode it was in.
+
+    Args:
+        model: A model of MMPretrain, also wrapped for distributed training.
+        dataloader: Data loader of MMEngine, with ``sample_idx`` in its samples; images of one view
+            or of several.
+        embed: Maps images ``(B, C, H, W)`` to features ``(B, D)``. Defaults to None, which means
+            the backbone's last feature map, pooled over positions.
+        description: What the progress bar says.
+
+    Returns:
+        ``features``, a list with a tensor ``(N, D)`` for each view; ``sample_idx`` ``(N,)``; and
+        ``gt_label`` and ``factor``, ``(N,)`` long, where the samples have them.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    embed = embed or (lambda images: pooled_feature(model, images))
+    was_training = model.training
+    model.eval()
+    views: list[list[Tensor]] = []
+    known: dict[str, list[int]] = {'sample_idx': [], 'gt_label': [], 'factor': []}
+    try:
+        batches = len(dataloader) if hasattr(dataloader, '__len__') else 0
+        with ProgressBar(description) as bar:
+            for number, data in enumerate(dataloader):
+                data = model.data_preprocessor(data, False)
+                inputs = data['inputs']
+                inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+                views.append([embed(images) for images in inputs])
+                for sample in data['data_samples']:
+                    known['sample_idx'].append(int(sample.sample_idx))
+                    for key in ('gt_label', 'factor'):
+                        if key in sample:
+                            known[key].append(int(sample.get(key)))
+                bar((number + 1) / max(batches, 1))
+    finally:
+        model.train(was_training)
+    features = [torch.cat(view) for view in zip(*views)]
+    device = features[0].device
+    sample_idx = _gather(torch.tensor(known['sample_idx'], device=device))
+    # The first of each index; a stable sort keeps them in order.
+    sample_idx, order = torch.sort(sample_idx, stable=True)
+    first = torch.ones_like(sample_idx, dtype=torch.bool)
+    first[1:] = sample_idx[1:] != sample_idx[:-1]
+    order = order[first]
+    result: dict[str, Any] = dict(
+        features=[_gather(view)[order] for view in features], sample_idx=sample_idx[first]
+    )
+    for key in ('gt_label', 'factor'):
+        if known[key]:
+            result[key] = _gather(torch.tensor(known[key], device=device))[order]
+    return result
+
+
+def pooled_feature(model: Any, images: Tensor) -> Tensor:
+    """The backbone's last feature, pooled over positions: ``(B, C, H, W)`` to ``(B, D)``."""
+    feature = model.extract_feat(images)
+    if isinstance(feature, (list, tuple)):
+        feature = feature[-1]
+    return feature.flatten(2).mean(2) if feature.ndim > 2 else feature
+
+
+def _gather(rows: Tensor) -> Tensor:
+    """Rows of all ranks, which may have different numbers of them."""
+    if get_world_size() == 1:
+        return rows
+    counts = [int(count) for count in all_gather(torch.tensor([len(rows)], device=rows.device))]
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts)])

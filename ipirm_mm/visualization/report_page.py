@@ -1,0 +1,159 @@
+"""Results as a table for the terminal and as a page of their own."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Columns = Sequence[tuple[str, str]]
+Curves = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid #8886; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; }
+.wide { overflow-x: auto; } dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; }
+code { overflow-wrap: anywhere; }
+"""
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return '-'
+    return f'{value:.1f}' if isinstance(value, float) else str(value)
+
+
+def format_table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> str:
+    """Align rows as plain text.
+
+    Args:
+        rows: One mapping a row.
+        columns: Key and heading of each column; the first is aligned to the left.
+
+    Returns:
+        The table, with a heading and a rule.
+    """
+    cells = [[heading for _, heading in columns]]
+    cells += [[_cell(row.get(key)) for key, _ in columns] for row in rows]
+    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
+    lines = [
+        '  '.join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(line, widths))
+        )
+        for line in cells
+    ]
+    return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
+
+
+def _picture(data: bytes, caption: str) -> str:
+    source = base64.b64encode(data).decode()
+    text = html.escape(caption)
+    return (
+        f'<figure><img src="data:image/png;base64,{source}" alt="{text}">'
+        f'<figcaption>{text}</figcaption></figure>'
+    )
+
+
+def _plot(curves: Curves) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.6), dpi=110, layout='constrained')
+    FigureCanvasAgg(figure)
+    for axes, (title, lines) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+        for name, points in lines.items():
+            if points:
+                x, y = zip(*points)
+                axes.plot(x, y, marker='o', markersize=3, linewidth=1.3, label=name)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel('epoch')
+        axes.grid(alpha=0.25)
+        axes.spines[['top', 'right']].set_visible(False)
+        if lines:
+            axes.legend(fontsize=7, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png')
+    return buffer.getvalue()
+
+
+def _describe(record: Mapping[str, Any]) -> str:
+    sizes = list(record['sizes'])
+    shown = ', '.join(map(str, sizes)) if len(sizes) <= 4 else f'{min(sizes)} to {max(sizes)}'
+    parts = [
+        f'{record["method"]}, partition {record["number"]} before epoch {record["epoch"] + 1}',
+        f'{len(sizes)} subsets of {shown} images',
+        f'objective {record["objective"]:.3f}',
+    ]
+    for key, name in (('bits_about_factor', 'colour'), ('bits_about_class', 'the class')):
+        if key in record:
+            parts.append(f'{record[key]:.2f} bits about {name}')
+    earlier = record.get('nmi_with_earlier') or []
+    if earlier:
+        parts.append('NMI with earlier ones ' + ', '.join(f'{value:.2f}' for value in earlier))
+    return '; '.join(parts) + '.'
+
+
+def write_report(
+    path: str | os.PathLike,
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Columns,
+    curves: Curves,
+    partitions: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, str],
+    notes: Sequence[str] = (),
+) -> None:
+    """Write one self-contained HTML page.
+
+    Args:
+        path: File to write; replaced as a whole.
+        title: Heading.
+        rows: Results, one mapping a row.
+        columns: Key and heading of each column of the table.
+        curves: Plots: title to lines, each a name and its points ``(epoch, value)``.
+        partitions: Records as ``PartitionUpdateHook`` writes them, with ``method`` and ``picture``
+            (path of a PNG file) added.
+        settings: What was run.
+        notes: How to read the table.
+    """
+    heads = ''.join(f'<th scope="col">{html.escape(heading)}</th>' for _, heading in columns)
+    body = ''.join(
+        '<tr>' + ''.join(f'<td>{html.escape(_cell(row.get(key)))}</td>' for key, _ in columns) + '</tr>'
+        for row in rows
+    )
+    pictures = ''.join(
+        _picture(Path(record['picture']).read_bytes(), _describe(record)) for record in partitions
+    )
+    listed = ''.join(
+        f'<dt>{html.escape(name)}</dt><dd><code>{html.escape(value)}</code></dd>'
+        for name, value in settings.items()
+    )
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
+<h1>{html.escape(title)}</h1>
+<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>
+<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>
+<h2>Training</h2>
+{_picture(_plot(curves), '; '.join(curves))}
+<h2>Partitions</h2>
+{pictures or '<p>None was found.</p>'}
+<h2>Settings</h2><dl>{listed}</dl>
+</body></html>
+"""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + '.part')
+    temporary.write_text(page, encoding='utf-8')
+    os.replace(temporary, path)

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# dist_train.sh CONFIG PROCESSES [flags of train.py]
+# Several machines: run it on each with NNODES, NODE_RANK, MASTER_ADDR (and PORT) set.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+    echo "usage: $0 CONFIG PROCESSES [flags of train.py]" >&2
+    exit 2
+fi
+config=$1
+processes=$2
+shift 2
+here=$(cd "$(dirname "$0")" && pwd)
+export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
+exec "${PYTHON:-python}" -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node-rank="${NODE_RANK:-0}" \
+    --master-addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master-port="${PORT:-29500}" \
+    --nproc-per-node="$processes" \
+    "$here/train.py" "$config" --launcher pytorch "$@"

@@ -1,0 +1,64 @@
+"""Train a model: MMPretrain's tools/train.py, also on processors alone.
+
+tools/train.py CONFIG [--work-dir DIR] [--resume [CHECKPOINT]] [--cfg-options key=value ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import ipirm_mm  # noqa: F401  (registers, and bridges the stack, before anything is built)
+from ipirm_mm import cli
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    cli.add_common_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='resume from this checkpoint, or without one from the latest in the work folder',
+    )
+    parser.add_argument('--no-validate', action='store_true', help='do not validate in training')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the actual over the original batch size',
+    )
+    parser.add_argument(
+        '--no-persistent-workers', action='store_true', help='start new workers each epoch'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = cli.load_config(args.config)
+    cli.merge_common(cfg, args, LOADERS)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.auto_scale_lr:
+        cfg.auto_scale_lr.enable = True
+    if args.no_persistent_workers:
+        for name in LOADERS:
+            if cfg.get(name) is not None:
+                cfg[name]['persistent_workers'] = False
+    cli.finish_config(cfg, args, LOADERS)
+    cli.check_checkpoint(cfg.get('load_from'))
+    cli.build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    cli.run(main)
