@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import pickle
 import re
 from typing import Any
 
@@ -26,8 +27,8 @@ def _version_tuple(version: str) -> tuple[int, ...]:
 def check_packages() -> None:
     """Name a package that is missing or too old, and the command that mends it.
 
-    The OpenMMLab packages are no hard requirements of this one: the official packages and their
-    fork overwrite each other, so that installing one could break the set-up of a user of the other.
+    The OpenMMLab packages are no hard requirements of this one: the official ones and their fork
+    overwrite each other, so that installing one could break the set-up of a user of the other.
 
     Raises:
         ImportError: If a package is missing or too old.
@@ -49,7 +50,8 @@ def check_packages() -> None:
                 ) from error
         if _version_tuple(found) < _version_tuple(least):
             raise ImportError(
-                f'ipirm_mm needs {name} >= {least}, but {found} is installed: run `{MEND} --upgrade`'
+                f'ipirm_mm needs {name} >= {least}, but {found} is installed: '
+                f'run `{MEND} --upgrade`'
             )
 
 
@@ -63,15 +65,15 @@ def allow_checkpoint_types() -> None:
     """Let ``torch.load`` read the checkpoints that MMEngine writes.
 
     Fault: since torch 2.6 ``torch.load`` refuses types other than tensors (``weights_only=True``),
-    but MMEngine 0.10.7 saves its message hub, ``HistoryBuffer`` objects that hold NumPy arrays, and
-    cannot load what it saved (mmengine issue 1655). Exactly these types are allowed here; all of
-    them only hold data. Loading still refuses everything else, so that no checkpoint runs code.
+    but MMEngine 0.10.7 saves its message hub, ``HistoryBuffer`` objects of NumPy arrays, and
+    cannot load what it saved (mmengine issue 1655). Exactly what these need is allowed here.
+    Loading still refuses everything else, so that no checkpoint runs code.
     """
     import numpy as np
     import torch
     from mmengine.logging import HistoryBuffer
 
-    if not hasattr(torch.serialization, 'add_safe_globals'):
+    if _version_tuple(torch.__version__) < (2, 6):
         return
     multiarray: Any = importlib.import_module(
         'numpy._core.multiarray' if hasattr(np, '_core') else 'numpy.core.multiarray'
@@ -80,22 +82,30 @@ def allow_checkpoint_types() -> None:
         HistoryBuffer,
         np.ndarray,
         np.dtype,
-        multiarray._reconstruct,
-        multiarray.scalar,
-        # A file written with NumPy 1 names the functions by their old module.
-        (multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
-        (multiarray.scalar, 'numpy.core.multiarray.scalar'),
-        (multiarray._reconstruct, 'numpy._core.multiarray._reconstruct'),
-        (multiarray.scalar, 'numpy._core.multiarray.scalar'),
+        # A buffer holds its statistics as methods, pickled as getattr(HistoryBuffer, name).
+        (_getattr_of_history_buffer, 'builtins.getattr'),
     ]
+    # A file names these functions by the module that its NumPy had.
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        types.append((multiarray._reconstruct, f'{module}._reconstruct'))
+        types.append((multiarray.scalar, f'{module}.scalar'))
     for name in ('Float64', 'Float32', 'Int64', 'Int32', 'Bool'):
         dtype = getattr(getattr(np, 'dtypes', None), f'{name}DType', None)
         if dtype is not None:
             types.append(dtype)
-    try:
-        torch.serialization.add_safe_globals(types)
-    except (TypeError, AttributeError):  # torch 2.4 and 2.5 take no (function, name) pairs
-        torch.serialization.add_safe_globals([t for t in types if not isinstance(t, tuple)])
+    torch.serialization.add_safe_globals(types)
+
+
+def _getattr_of_history_buffer(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr`` in a checkpoint: nothing but the statistics of a buffer.
+
+    The builtin would let a checkpoint reach anything from the types that are allowed.
+    """
+    from mmengine.logging import HistoryBuffer
+
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise pickle.UnpicklingError(f'a checkpoint may not hold getattr({owner!r}, {name!r})')
+    return getattr(HistoryBuffer, name)
 
 
 def mend_hue_on_numpy_2() -> None:

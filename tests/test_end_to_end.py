@@ -140,9 +140,7 @@ def test_resume_between_updates_continues_the_run(whole, tmp_path, tool):
     arguments = () if tool == 'tools/train.py' else ('--no-persistent-workers',)
     train(tmp_path, 'train_cfg.max_epochs=3', tool=tool, arguments=arguments)
     assert len(partitions(tmp_path, 3)) == 1
-    train(
-        tmp_path, 'train_cfg.max_epochs=5', tool=tool, arguments=(*arguments, '--resume')
-    )
+    train(tmp_path, 'train_cfg.max_epochs=5', tool=tool, arguments=(*arguments, '--resume'))
     assert torch.equal(partitions(tmp_path, 5), partitions(whole, 5))
     ours, expected = checkpoint(tmp_path, 5), checkpoint(whole, 5)
     for name, value in expected['state_dict'].items():
@@ -150,7 +148,14 @@ def test_resume_between_updates_continues_the_run(whole, tmp_path, tool):
 
 
 def test_test_tool_gives_the_knn_accuracy(whole):
-    finished = run(sys.executable, 'tools/test.py', CONFIG, whole / 'epoch_5.pth', '--work-dir', whole / 'test')
+    finished = run(
+        sys.executable,
+        'tools/test.py',
+        CONFIG,
+        whole / 'epoch_5.pth',
+        '--work-dir',
+        whole / 'test',
+    )
     assert 'knn/top1' in finished.stdout + finished.stderr
 
 

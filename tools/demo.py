@@ -59,17 +59,19 @@ NOTES = (
     'independent of the class.',
     'probe, colour shifted: the same, but fitted where the colour follows the class for 90 % of '
     'the images and tested where it does not.',
-    'colour read out: accuracy of a linear classifier of the ten colours; chance is 10. The lower, '
-    'the more the encoder has become invariant to colour.',
-    f'Each figure is the mean over {DRAWS} draws of the colours, for one seed of the training. The '
-    'interval is a bootstrap over the test images and says nothing about other seeds.',
+    'colour read out: accuracy of a linear classifier of the ten colours; chance is 10. The '
+    'lower, the more the encoder has become invariant to colour.',
+    f'Each figure is the mean over {DRAWS} draws of the colours, for one seed of the training. '
+    'The interval is a bootstrap over the test images and says nothing about other seeds.',
     'What "penalty alone" or "random partition" gains as well is the penalty\'s, not the '
     "partitions'.",
 )
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument('--work-dir', default='work_dirs/demo', help='where everything is written')
     parser.add_argument('--epochs', type=int, default=20, help='epochs of each run (default 20)')
     parser.add_argument('--seed', type=int, default=0, help='seed of each run (default 0)')
@@ -169,7 +171,9 @@ class Run:
 
 def train_all(runs: list[Run], console: Console) -> None:
     """Train, as many at once as there are cores (at most 2), with progress and time left."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    )
     slots = min(2, cores)
     waiting = [run for run in runs if not run.done]
     running: list[Run] = []
@@ -275,7 +279,9 @@ def main() -> None:
     args = parse_args()
     console = Console()
     began = time.time()
-    chosen = [(name, Run(config, args), what) for name, config, what in METHODS if config in args.methods]
+    chosen = [
+        (name, Run(config, args), what) for name, config, what in METHODS if config in args.methods
+    ]
     reused = [name for name, run, _ in chosen if run.reused]
     if reused:
         console.print(

@@ -22,9 +22,7 @@ model = dict(
     head=dict(type='IPIRMContrastiveHead', temperature=0.5, irm_weight=2.0, irm_begin=5),
 )
 
-optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3, weight_decay=1e-6)
-)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3, weight_decay=1e-6))
 train_cfg = dict(by_epoch=True, max_epochs=20, val_interval=20)
 auto_scale_lr = dict(enable=False, base_batch_size=256)
 
@@ -39,6 +37,4 @@ knn_hook = dict(
     query_dataloader=_base_.val_dataloader,
 )
 custom_hooks = [partition_hook, knn_hook]
-default_hooks = dict(
-    logger=dict(interval=5), checkpoint=dict(interval=5, max_keep_ckpts=1)
-)
+default_hooks = dict(logger=dict(interval=5), checkpoint=dict(interval=5, max_keep_ckpts=1))

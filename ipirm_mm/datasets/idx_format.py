@@ -42,10 +42,14 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
         with gzip.open(path, 'rb') as stream:
             data = stream.read()
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f'{path} cannot be read ({error}): install it anew, `{INSTALL}`') from error
+        raise UserError(
+            f'{path} cannot be read ({error}): install it anew, `{INSTALL}`'
+        ) from error
     # Magic number: two zeros, 8 for unsigned bytes, number of dimensions.
     if len(data) < 4 or data[:3] != b'\x00\x00\x08':
-        raise UserError(f'{path} is not an IDX file of unsigned bytes: its first bytes are {data[:4]!r}')
+        raise UserError(
+            f'{path} is not an IDX file of unsigned bytes: its first bytes are {data[:4]!r}'
+        )
     dimensions = data[3]
     offset = 4 + 4 * dimensions
     shape = tuple(np.frombuffer(data[4:offset], '>u4').astype(int)) if len(data) >= offset else ()

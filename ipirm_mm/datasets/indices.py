@@ -30,8 +30,8 @@ def base_dataset(dataset: Any) -> BaseDataset:
         dataset = dataset.dataset
     if not isinstance(dataset, BaseDataset):
         raise UserError(
-            f'train_dataloader.dataset is a {type(dataset).__name__}, in which sample_idx does not '
-            'name one image: IP-IRM needs a plain data set (or a RepeatDataset of one); put the '
-            'images of all parts into one folder or annotation file'
+            f'train_dataloader.dataset is a {type(dataset).__name__}, in which sample_idx does '
+            'not name one image: IP-IRM needs a plain data set (or a RepeatDataset of one); put '
+            'the images of all parts into one folder or annotation file'
         )
     return dataset

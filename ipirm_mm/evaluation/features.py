@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from mmengine.dist import all_gather, get_world_size
 from mmengine.model import is_model_wrapper
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from .progress import ProgressBar
 
@@ -16,7 +17,7 @@ from .progress import ProgressBar
 @torch.no_grad()
 def extract_features(
     model: Any,
-    dataloader: Iterable,
+    dataloader: DataLoader,
     embed: Callable[[Tensor], Tensor] | None = None,
     description: str = 'features',
 ) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def extract_features(
     views: list[list[Tensor]] = []
     known: dict[str, list[int]] = {'sample_idx': [], 'gt_label': [], 'factor': []}
     try:
-        batches = len(dataloader) if hasattr(dataloader, '__len__') else 0
+        batches = len(dataloader)
         with ProgressBar(description) as bar:
             for number, data in enumerate(dataloader):
                 data = model.data_preprocessor(data, False)
@@ -57,7 +58,7 @@ def extract_features(
                     for key in ('gt_label', 'factor'):
                         if key in sample:
                             known[key].append(int(sample.get(key)))
-                bar((number + 1) / max(batches, 1))
+                bar((number + 1) / batches)
     finally:
         model.train(was_training)
     features = [torch.cat(view) for view in zip(*views)]

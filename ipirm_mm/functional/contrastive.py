@@ -214,8 +214,8 @@ def _group_contrastive_risks(
     first = sum_over_anchors(
         anchor_weight * positive_logit * (exp_positive[:, None] / partition_function - 1)
     )
-    # Column c of view b holds, for anchors whose image has a rank above c in the group, the view of
-    # the image of rank c, and for the others that of rank c + 1 (their own image is left out).
+    # Column c of view b holds, for anchors whose image has a rank above c in the group, the view
+    # of the image of rank c, and for the others that of rank c + 1 (their own image is left out).
     # So it is the sum of the c-th image over the anchors after it, and of the next image over the
     # anchors before it.
     responsibility = anchor_weight / partition_function  # (2B, P)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class PartitionResult:
 
 
 class PartitionSolver:
-    """Find the partition of a data set that maximises the objective, or another.
+    r"""Find the partition of a data set that maximises the objective, or another.
 
     Strategies:
 
@@ -80,7 +81,7 @@ class PartitionSolver:
     Args:
         num_subsets: Number of subsets *K*. Defaults to 2 (the authors' ``env_num``).
         temperature: Temperature of the loss. Defaults to 0.5 (report).
-        irm_weight: :math:`\\lambda_2`. Defaults to 0.5 (report).
+        irm_weight: :math:`\lambda_2`. Defaults to 0.5 (report).
         penalty: ``'vector'`` or ``'scalar'``. Defaults to ``'vector'``.
         balance: ``'relaxed'``, ``'strict'`` or ``'none'``. Defaults to ``'relaxed'``.
         irm_temperature: Temperature of the penalty; None means ``temperature``.
@@ -108,9 +109,7 @@ class PartitionSolver:
         epochs: int = 61,
     ) -> None:
         if not 2 <= num_subsets <= MAX_SUBSETS:
-            raise UserError(
-                f'num_subsets must be from 2 to {MAX_SUBSETS}, but is {num_subsets}'
-            )
+            raise UserError(f'num_subsets must be from 2 to {MAX_SUBSETS}, but is {num_subsets}')
         for name, value, allowed in (
             ('penalty', penalty, PENALTIES),
             ('balance', balance, BALANCES),
@@ -125,7 +124,9 @@ class PartitionSolver:
             ('epochs', epochs, 1),
         ):
             if number < least:
-                raise UserError(f'PartitionSolver.{name} must be at least {least}, but is {number}')
+                raise UserError(
+                    f'PartitionSolver.{name} must be at least {least}, but is {number}'
+                )
         if temperature <= 0 or (irm_temperature is not None and irm_temperature <= 0):
             raise UserError(
                 'PartitionSolver.temperature and irm_temperature must be positive, but are '
@@ -200,7 +201,7 @@ class PartitionSolver:
             if factor is None:
                 raise UserError(
                     "PartitionSolver.strategy='factor' needs the factor of each image: have the "
-                    "data pipeline set it (TintByFactor) and pack it, PackInputs(meta_keys="
+                    'data pipeline set it (TintByFactor) and pack it, PackInputs(meta_keys='
                     "('sample_idx', 'factor'))"
                 )
             assignment = factor.to(z1.device, torch.long) % self.num_subsets
@@ -214,9 +215,14 @@ class PartitionSolver:
         objective = problem.objective(assignment)
         report(1.0, 'done')
         sizes = torch.bincount(assignment, minlength=self.num_subsets).tolist()
-        nmi = [] if previous is None else [
-            float(normalized_mutual_information(assignment, row.to(assignment))) for row in previous
-        ]
+        nmi = (
+            []
+            if previous is None
+            else [
+                float(normalized_mutual_information(assignment, row.to(assignment)))
+                for row in previous
+            ]
+        )
         return PartitionResult(
             assignment,
             objective,
@@ -270,7 +276,7 @@ class PartitionSolver:
         starts = self._start_assignments(problem, z1, z2, generator, report)
         for number, (name, assignment) in enumerate(starts):
             assignment, history = self._moves(
-                problem, assignment, lambda text: report(number / count, f'{name}: {text}')
+                problem, assignment, partial(_report_start, report, number / count, name)
             )
             if best is None or history[-1] > best[0]:
                 best = history[-1], assignment, history, name
@@ -348,6 +354,10 @@ class PartitionSolver:
         return best_logits.argmax(1), history
 
 
+def _report_start(report: Progress, fraction: float, start: str, text: str) -> None:
+    report(fraction, f'{start}: {text}')
+
+
 class _Problem:
     """The objective of hard partitions of a set of features, block by block."""
 
@@ -361,9 +371,7 @@ class _Problem:
         else:
             order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
         # Sorted within a block and of almost equal sizes, so that no block is left with one image.
-        self.index = [
-            part.sort().values.to(z1.device) for part in order.tensor_split(blocks)
-        ]
+        self.index = [part.sort().values.to(z1.device) for part in order.tensor_split(blocks)]
         self.kept: dict[int, SimilarityBlock] = {}
 
     def block(self, index: Tensor) -> SimilarityBlock:

@@ -68,7 +68,10 @@ def partition_grid(
         upper = top + (number // columns) * panel_height
         share = 100 * int(sizes[subset]) / len(assignment)
         draw.text(
-            (left, upper), f'subset {subset}: {int(sizes[subset]):,} images, {share:.0f} %', _FAINT, small
+            (left, upper),
+            f'subset {subset}: {int(sizes[subset]):,} images, {share:.0f} %',
+            _FAINT,
+            small,
         )
         members = (assignment == subset).nonzero().flatten()
         chosen = members[torch.randperm(len(members), generator=generator)[:per_subset]]

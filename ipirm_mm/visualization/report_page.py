@@ -15,7 +15,8 @@ Curves = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
 
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto;
+  padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid #8886; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
@@ -70,7 +71,9 @@ def _plot(curves: Curves) -> bytes:
 
     figure = Figure(figsize=(10, 3.6), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
-    for axes, (title, lines) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+    for axes, (title, lines) in zip(
+        figure.subplots(1, len(curves), squeeze=False)[0], curves.items()
+    ):
         for name, points in lines.items():
             if points:
                 x, y = zip(*points)
@@ -128,7 +131,9 @@ def write_report(
     """
     heads = ''.join(f'<th scope="col">{html.escape(heading)}</th>' for _, heading in columns)
     body = ''.join(
-        '<tr>' + ''.join(f'<td>{html.escape(_cell(row.get(key)))}</td>' for key, _ in columns) + '</tr>'
+        '<tr>'
+        + ''.join(f'<td>{html.escape(_cell(row.get(key)))}</td>' for key, _ in columns)
+        + '</tr>'
         for row in rows
     )
     pictures = ''.join(

@@ -86,7 +86,15 @@ def check(z1, z2, assignments, num_subsets, temperature, irm_temperature, penalt
 def test_sizes(batch, width, num_subsets, partitions, penalty):
     generator = torch.Generator().manual_seed(batch)
     assignments = torch.randint(num_subsets, (partitions, batch), generator=generator)
-    check(unit(batch, width), unit(batch, width, seed=1), assignments, num_subsets, 0.5, None, penalty)
+    check(
+        unit(batch, width),
+        unit(batch, width, seed=1),
+        assignments,
+        num_subsets,
+        0.5,
+        None,
+        penalty,
+    )
 
 
 @pytest.mark.parametrize('penalty', ['vector', 'scalar'])
@@ -207,7 +215,9 @@ def test_authors_functions(oracle, case, penalty, key, dtype):
     def compare(value, name, relative):
         expected = torch.from_numpy(np.asarray(oracle[f'{case}/{name}'])).double()
         scale = expected.abs().max().item()
-        torch.testing.assert_close(value.detach().double(), expected, rtol=0, atol=relative * scale)
+        torch.testing.assert_close(
+            value.detach().double(), expected, rtol=0, atol=relative * scale
+        )
 
     value_tolerance, grad_tolerance = (1e-9, 1e-9) if dtype == torch.float64 else (1e-5, 1e-4)
     compare(loss, 'ce', value_tolerance)

@@ -30,7 +30,9 @@ def test_by_hand():
     bits += 0.25 * math.log2(0.25 / (0.25 * 0.5))
     entropy_a = -0.75 * math.log2(0.75) - 0.25 * math.log2(0.25)
     assert mutual_information(a, b).item() == pytest.approx(bits)
-    assert normalized_mutual_information(a, b).item() == pytest.approx(bits / ((entropy_a + 1) / 2))
+    assert normalized_mutual_information(a, b).item() == pytest.approx(
+        bits / ((entropy_a + 1) / 2)
+    )
 
 
 def test_shapes_must_match():

@@ -136,7 +136,12 @@ def test_lopsided_weights_meet_the_balance_term():
 @pytest.mark.parametrize('penalty', ['vector', 'scalar'])
 def test_hard_partitions_including_empty_and_single(penalty):
     z1, z2 = unit(7, 4), unit(7, 4, seed=1)
-    for assignment in ([0, 1, 0, 1, 1, 0, 1], [0] * 7, [0, 0, 0, 0, 0, 0, 1], [2, 2, 1, 1, 1, 2, 0]):
+    for assignment in (
+        [0, 1, 0, 1, 1, 0, 1],
+        [0] * 7,
+        [0, 0, 0, 0, 0, 0, 1],
+        [2, 2, 1, 1, 1, 2, 0],
+    ):
         weights = F.one_hot(torch.tensor(assignment), 3).double()
         loss, pen = block_risks(similarity_block(z1, z2, penalty=penalty), weights)
         expected_loss, expected_pen = reference_risks(z1, z2, weights, 0.5, None, penalty)

@@ -27,7 +27,11 @@ NETWORK = dict(
 
 def build(**head):
     return MODELS.build(
-        dict(type='IPIRMSimCLR', **copy.deepcopy(NETWORK), head=dict(type='IPIRMContrastiveHead', **head))
+        dict(
+            type='IPIRMSimCLR',
+            **copy.deepcopy(NETWORK),
+            head=dict(type='IPIRMContrastiveHead', **head),
+        )
     )
 
 
@@ -77,7 +81,9 @@ def test_loss_is_assembled_as_documented(reduction, penalty):
     losses = model.loss(inputs, samples)
     z = model.embed(torch.cat(inputs)).double()
     rows = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 1, 1, 0, 0, 1]])
-    batch_risk = subset_contrastive_risks(z[:6], z[6:], torch.zeros(1, 6).long(), 1, penalty=penalty)
+    batch_risk = subset_contrastive_risks(
+        z[:6], z[6:], torch.zeros(1, 6).long(), 1, penalty=penalty
+    )
     subsets = subset_contrastive_risks(z[:6], z[6:], rows, 2, penalty=penalty)
     if reduction == 'mean':
         expected = batch_risk.loss[0, 0] + subsets.loss.mean() + 0.3 * subsets.penalty.mean()
@@ -137,7 +143,9 @@ def test_bad_head_options(option, message):
 
 @pytest.mark.parametrize('num_subsets', [1, 0, 257])
 def test_bad_number_of_subsets(num_subsets):
-    with pytest.raises(UserError, match=f'num_subsets must be from 2 to 256, but is {num_subsets}'):
+    with pytest.raises(
+        UserError, match=f'num_subsets must be from 2 to 256, but is {num_subsets}'
+    ):
         MODELS.build(
             dict(
                 type='IPIRMSimCLR',

@@ -16,9 +16,7 @@ def planted(images=300, width=16, seed=0, strengths=(1.5,), noise=0.25):
     """Unit features with two-valued factors along random directions, and two noisy views."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
-    factors = torch.stack(
-        [torch.randperm(images, generator=generator) % 2 for _ in strengths]
-    )
+    factors = torch.stack([torch.randperm(images, generator=generator) % 2 for _ in strengths])
     content = 0.35 * torch.randn(images, width, generator=generator)
     for factor, strength, direction in zip(factors, strengths, directions):
         content = content + strength * (2 * factor[:, None] - 1) * direction

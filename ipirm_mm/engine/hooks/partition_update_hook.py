@@ -227,7 +227,11 @@ class PartitionUpdateHook(Hook):
             smallest=min(sizes),
             seconds=result.seconds,
             highest_nmi=max(result.nmi, default=0.0),
-            **{k: v for k, v in record.items() if k.startswith(('bits', 'nmi_with_c', 'nmi_with_f'))},
+            **{
+                k: v
+                for k, v in record.items()
+                if k.startswith(('bits', 'nmi_with_c', 'nmi_with_f'))
+            },
         )
         for name, value in scalars.items():
             runner.visualizer.add_scalar(f'partition/{name}', value, step=runner.epoch)
@@ -275,4 +279,3 @@ def _set_pipeline_epoch(dataset: Any, epoch: int) -> None:
 
 def _unwrap(model: Any) -> Any:
     return model.module if is_model_wrapper(model) else model
-

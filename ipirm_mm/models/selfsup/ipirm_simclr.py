@@ -100,7 +100,9 @@ class IPIRMSimCLR(BaseSelfSupervisor):
             z[:, 0], z[:, 1], self.partitions.of(index), self.partitions.num_subsets
         )
 
-    def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> list:
+    def predict(
+        self, inputs: Tensor | list[Tensor], data_samples: list[DataSample] | None = None
+    ) -> list:
         """Features of images, for ``val`` and ``test``.
 
         Args:

@@ -1,0 +1,48 @@
+# Two commands: `make demo` and `make test`. Each sets up .venv first, from Python and pip alone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+export MPLBACKEND := Agg
+
+.PHONY: help demo test test-all lint format clean
+
+help:
+	@echo 'make demo      train SimCLR, IP-IRM and controls on the embedded images; table and page'
+	@echo 'make test      the tests that take minutes at most'
+	@echo 'make test-all  all tests'
+	@echo 'make lint      ruff and mypy'
+	@echo 'make clean     remove .venv and work_dirs'
+
+# Made anew when the pins change.
+$(STAMP): requirements/pinned.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || \
+	    { echo 'error: Python 3.9 or newer is needed; name one: make PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+	    { echo 'error: Python lacks venv; on Debian: apt-get install python3-venv' >&2; exit 1; }
+	@echo 'Installing into $(VENV) (once; some minutes, most of it PyTorch) ...'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/pinned.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/python -W ignore tools/demo.py $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -m 'not slow' $(ARGS)
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) work_dirs

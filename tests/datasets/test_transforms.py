@@ -1,0 +1,124 @@
+"""Transforms."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import default_collate
+from mmpretrain.registry import TRANSFORMS
+from torch.utils.data import DataLoader
+
+from ipirm_mm.datasets import FashionMNIST50, tint
+from ipirm_mm.errors import UserError
+
+
+def build(**config):
+    return TRANSFORMS.build(config)
+
+
+def grey(index, label=3):
+    image = np.random.default_rng(index).integers(0, 256, (28, 28, 1), dtype=np.uint8)
+    return dict(img=image.repeat(3, 2), sample_idx=index, gt_label=label)
+
+
+def test_tint_is_the_palette_times_the_grey_value():
+    transform = build(type='TintByFactor')
+    out = transform(grey(7))
+    expected = tint(grey(7)['img'][None, ..., 0], np.array([out['factor']]))[0]
+    np.testing.assert_array_equal(out['img'][..., ::-1], expected)
+    white = tint(np.full((1, 1, 1), 255, np.uint8), np.array([2]))
+    assert white[0, 0, 0].tolist() == [40, 40, 255]
+
+
+def test_factor_is_seeded_uniform_and_independent_of_the_class():
+    transform = build(type='TintByFactor', seed=5)
+    factors = np.array([transform.factor_of(i, i % 10) for i in range(5000)])
+    assert [transform.factor_of(i, 0) for i in range(50)] == factors[:50].tolist()
+    assert np.bincount(factors).min() > 400
+    assert abs((factors == np.arange(5000) % 10).mean() - 0.1) < 0.02
+    other = build(type='TintByFactor', seed=6)
+    assert np.mean([other.factor_of(i, 0) for i in range(500)] == factors[:500]) < 0.2
+
+
+@pytest.mark.parametrize('follow', [0.5, 0.9, 1.0])
+def test_factor_follows_the_class_to_the_given_degree(follow):
+    transform = build(type='TintByFactor', follow=follow, shift=4)
+    share = np.mean([transform.factor_of(i, i % 10) == (i + 4) % 10 for i in range(4000)])
+    assert abs(share - (follow + (1 - follow) / 10)) < 0.03
+
+
+VIEWS = [dict(type='RandomResizedCrop', scale=28), dict(type='RandomFlip', prob=0.5)]
+
+
+def test_views_depend_on_seed_epoch_and_image_only():
+    transform = build(type='SeededMultiView', num_views=2, transforms=[VIEWS])
+    transform.set_epoch(3)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    first = transform(grey(1))['img']
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
+    np.random.seed(99)
+    transform(grey(2))
+    again = transform(grey(1))['img']
+    assert all((a == b).all() for a, b in zip(first, again))
+    assert (first[0] != first[1]).any()
+    transform.set_epoch(4)
+    assert any((a != b).any() for a, b in zip(first, transform(grey(1))['img']))
+
+
+def test_without_an_epoch_draws_are_global():
+    transform = build(type='SeededMultiView', num_views=2, transforms=[VIEWS])
+    np.random.seed(0)
+    random.seed(0)
+    first = transform(grey(1))['img']
+    second = transform(grey(1))['img']
+    assert any((a != b).any() for a, b in zip(first, second))
+
+
+@pytest.mark.parametrize('workers,batch', [(0, 4), (2, 3)])
+def test_workers_that_live_on_see_the_epoch(workers, batch):
+    pipeline = [
+        dict(type='SeededMultiView', num_views=2, transforms=[VIEWS]),
+        dict(type='PackInputs'),
+    ]
+    dataset = FashionMNIST50(indices=12, pipeline=pipeline)
+    loader = DataLoader(
+        dataset,
+        batch_size=batch,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=default_collate,
+    )
+    expected = FashionMNIST50(indices=12, pipeline=pipeline)
+    for epoch in (0, 1):
+        dataset.pipeline.transforms[0].set_epoch(epoch)
+        expected.pipeline.transforms[0].set_epoch(epoch)
+        seen = torch.cat([batch['inputs'][0] for batch in loader])
+        for index in range(12):
+            assert torch.equal(seen[index], expected[index]['inputs'][0])
+
+
+def test_load_image_names_the_file(tmp_path):
+    broken = tmp_path / 'broken.jpg'
+    broken.write_bytes(b'\xff\xd8\xff\xe0 no image')
+    for path in (broken, tmp_path / 'missing.jpg'):
+        with pytest.raises(UserError, match=f'{path} cannot be read as an image'):
+            build(type='LoadImage')(dict(img_path=str(path)))
+
+
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        (dict(num_factors=11), 'num_factors must be from 2 to 10, but is 11'),
+        (dict(follow=1.5), 'follow must be from 0 to 1, but is 1.5'),
+    ],
+)
+def test_bad_tint_options(options, message):
+    with pytest.raises(UserError, match=message):
+        build(type='TintByFactor', **options)
+    with pytest.raises(UserError, match='needs gt_label'):
+        build(type='TintByFactor', follow=1.0).factor_of(0)

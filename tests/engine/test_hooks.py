@@ -1,0 +1,140 @@
+"""Options of the hooks, and which epochs get a partition."""
+
+from __future__ import annotations
+
+import pytest
+from mmengine.runner import Runner
+
+from ipirm_mm.engine import KNNHook, PartitionUpdateHook
+from ipirm_mm.errors import UserError
+
+
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        (dict(interval=0), 'interval must be at least 1, but is 0'),
+        (dict(max_partitions=-1), 'max_partitions must not be negative, but is -1'),
+    ],
+)
+def test_bad_partition_options(options, message):
+    with pytest.raises(UserError, match=message):
+        PartitionUpdateHook(**options)
+
+
+@pytest.mark.parametrize('options', [dict(interval=0), dict(k=0), dict(temperature=0)])
+def test_bad_knn_options(options):
+    with pytest.raises(UserError, match=f'KNNHook.{next(iter(options))} must be'):
+        KNNHook(dict(), dict(), **options)
+
+
+def loader(split, batch_size=32, **dataset):
+    return dict(
+        batch_size=batch_size,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+        dataset=dict(type='FashionMNIST50', split=split, **dataset),
+    )
+
+
+def runner(tmp_path, model_type='IPIRMSimCLR', epochs=4, dataset=None, **hook):
+    views = dict(
+        type='SeededMultiView', num_views=2, transforms=[[dict(type='RandomFlip', prob=0.5)]]
+    )
+    pipeline = [views, dict(type='PackInputs')]
+    train = loader('train', indices=64, pipeline=pipeline)
+    if dataset is not None:
+        train['dataset'] = dataset(train['dataset'])
+    head = (
+        dict(type='IPIRMContrastiveHead')
+        if model_type == 'IPIRMSimCLR'
+        else dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss'))
+    )
+    plain = [dict(type='PackInputs')]
+    return Runner(
+        model=dict(
+            type=model_type,
+            backbone=dict(type='SmallConvNet', channels=(8, 16)),
+            neck=dict(
+                type='NonLinearNeck',
+                in_channels=16,
+                hid_channels=16,
+                out_channels=8,
+                norm_cfg=dict(type='BN1d'),
+            ),
+            head=head,
+        ),
+        work_dir=str(tmp_path),
+        train_dataloader=train,
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        custom_hooks=[
+            dict(type='PartitionUpdateHook', **hook) if model_type == 'IPIRMSimCLR' else None,
+            dict(
+                type='KNNHook',
+                interval=3,
+                bank_dataloader=loader('train', indices=40, pipeline=plain),
+                query_dataloader=loader('val', indices=30, pipeline=plain),
+            ),
+        ][model_type != 'IPIRMSimCLR' :],
+        default_scope='mmpretrain',
+        experiment_name=tmp_path.name,
+        randomness=dict(seed=0),
+    )
+
+
+@pytest.mark.parametrize(
+    'hook,count',
+    [
+        (dict(interval=1), 3),
+        (dict(interval=1, update_before_train=True), 4),
+        (dict(interval=2), 1),
+        (dict(interval=50), 0),
+        (dict(interval=1, max_partitions=2), 2),
+        (dict(interval=1, max_partitions=0), 0),
+    ],
+)
+def test_number_of_partitions(tmp_path, hook, count):
+    run = runner(tmp_path, solver=dict(strategy='random'), **hook)
+    run.train()
+    assert len(run.model.partitions) == count == run.model.partitions.capacity
+    assert len(list((tmp_path / 'partitions').glob('*.png'))) == count
+
+
+def test_repeated_data_set_and_ema(tmp_path):
+    run = runner(
+        tmp_path,
+        interval=1,
+        solver=dict(strategy='kmeans'),
+        dataset=lambda inner: dict(type='RepeatDataset', dataset=inner, times=2),
+    )
+    run.train()
+    assert run.model.partitions.found.shape == (3, 64)
+
+
+def test_ambiguous_data_set_is_refused(tmp_path):
+    run = runner(
+        tmp_path, dataset=lambda inner: dict(type='ConcatDataset', datasets=[inner, dict(inner)])
+    )
+    with pytest.raises(UserError, match='ConcatDataset, in which sample_idx'):
+        run.train()
+
+
+def test_too_many_subsets_are_refused(tmp_path):
+    run = runner(tmp_path)
+    run.model.partitions.num_subsets = 65
+    with pytest.raises(UserError, match='num_subsets is 65, but the training set has only 64'):
+        run.train()
+
+
+def test_knn_of_a_stock_model_is_logged_and_disturbs_nothing(tmp_path):
+    run = runner(tmp_path, model_type='SimCLR', epochs=2)
+    run.train()
+    assert run.message_hub.get_scalar('val/knn/top1').current() >= 0
+
+
+def test_another_model_is_refused(tmp_path):
+    run = runner(tmp_path, model_type='SimCLR', epochs=2)
+    run.register_hook(PartitionUpdateHook())
+    with pytest.raises(UserError, match='needs an IP-IRM model, but the model is a SimCLR'):
+        run.train()
