@@ -10,6 +10,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .contrastive import PENALTIES
@@ -20,6 +21,8 @@ _TINY = 1e-30
 # An image whose weight is so many times that of all others together is alone in its subset. The
 # gradient holds the square of the inverse, which is to be finite in float32 too.
 _ALONE = 1e-15
+# Logit of a view with its own image, which counts as nothing: exp of it is zero in any precision.
+_OWN_LOGIT = -1e5
 
 
 class SimilarityBlock(NamedTuple):
@@ -86,27 +89,32 @@ def similarity_block(
         views = torch.cat((z1, z2))
         similarity = views @ views.T
         positive = (z1 * z2).sum(1).repeat(2)
-        image = torch.arange(batch, device=z1.device).repeat(2)
-        same_image = image[:, None] == image[None, :]
 
-        def exponentials(tau: float) -> tuple[Tensor, Tensor, Tensor]:
-            others = (similarity / tau).masked_fill(same_image, -torch.inf)
-            shift = torch.maximum(others.amax(1), positive / tau).detach()
-            return shift, (others - shift[:, None]).exp(), (positive / tau - shift).exp()
+        # Each pass over a (2B, 2B) matrix costs more than the product that made it: in place where
+        # autograd allows it.
+        def exponentials(tau: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            logits = similarity / tau
+            # The own image: exp is then exactly zero, and so is its product with the logit.
+            own = logits.view(2, batch, 2, batch).diagonal(dim1=1, dim2=3)
+            own.fill_(_OWN_LOGIT)
+            shift = torch.maximum(logits.amax(1), positive / tau).detach()
+            exp = (logits - shift[:, None]).exp_()
+            return logits, shift, exp, (positive / tau - shift).exp()
 
-        shift, exp, exp_positive = exponentials(temperature)
+        logits, shift, exp, exp_positive = exponentials(temperature)
         bar = exp[:, :batch] + exp[:, batch:]
         if irm_temperature == temperature:
-            irm_exp, irm_exp_positive, irm_bar = exp, exp_positive, bar
+            irm_exp_positive, irm_bar = exp_positive, bar
         else:
-            _, irm_exp, irm_exp_positive = exponentials(irm_temperature)
-            irm_bar = irm_exp[:, :batch] + irm_exp[:, batch:]
-        weighted = similarity / irm_temperature * irm_exp
-        after = before = None
+            logits, _, exp, irm_exp_positive = exponentials(irm_temperature)
+            irm_bar = exp[:, :batch] + exp[:, batch:]
+        weighted = logits * exp
+        after = before = scalar = None
         if penalty == 'vector':
-            is_after = image[:, None] > image[None, :]
-            after, before = weighted * is_after, weighted * is_after.T
-            scalar = None
+            order = torch.arange(batch, device=z1.device)
+            is_after = (order[:, None] > order).to(weighted.dtype)
+            after = (weighted.view(2, batch, 2, batch) * is_after[:, None]).view_as(weighted)
+            before = weighted.sub_(after)
         else:
             scalar = weighted[:, :batch] + weighted[:, batch:]
     return SimilarityBlock(
@@ -136,44 +144,47 @@ def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor
         image, has zero of both.
     """
     batch = len(weights)
+    # One contiguous row a subset: products with the few columns of (B, K) weights run at a third
+    # of the speed.
+    weights = weights.T.contiguous()  # (K, B)
     # All that follows depends on the ratios of a subset's weights only, so that a subset whose
     # weights are all but zero can be computed as well as any other.
-    weights = weights / weights.detach().amax(0).clamp(min=_TINY)
-    weight = weights.repeat(2, 1)  # (2B, K), of the anchors
-    total = weights.sum(0).clamp(min=_ALONE)
+    weights = weights / weights.detach().amax(1, keepdim=True).clamp(min=_TINY)
+    weight = weights.repeat(1, 2)  # (K, 2B), of the anchors
+    total = weights.sum(1, keepdim=True).clamp(min=_ALONE)
     # Weight of all other images, by prefix and suffix sums: total - weight would cancel.
-    zero = weights.new_zeros(1, weights.shape[1])
-    prefix = torch.cat((zero, weights[:-1].cumsum(0)))
-    suffix = torch.cat((weights[1:].flip(0).cumsum(0).flip(0), zero))
-    rest = (prefix + suffix).clamp(min=_ALONE).repeat(2, 1)
-    share = weight / (2 * total)  # (2B, K), sums to 1 over the anchors
-    normaliser = (batch - 1) / rest
+    zero = weights.new_zeros(len(weights), 1)
+    prefix = torch.cat((zero, weights[:, :-1].cumsum(1)), 1)
+    suffix = torch.cat((weights[:, 1:].flip(1).cumsum(1).flip(1), zero), 1)
+    rest = (prefix + suffix).clamp(min=_ALONE).repeat(1, 2)
+    share = weight / (2 * total)  # (K, 2B), sums to 1 over the anchors
+    negatives = batch - 1
 
     def partition_function(exp: Tensor, exp_positive: Tensor) -> Tensor:
-        others = (exp @ weights) / rest * (batch - 1)
-        return (exp_positive[:, None] + others).clamp(min=torch.finfo(exp.dtype).tiny)
+        others = F.linear(weights, exp) / rest * negatives
+        return (exp_positive + others).clamp(min=torch.finfo(exp.dtype).tiny)
 
     denominator = partition_function(block.exp, block.exp_positive)
-    anchor_loss = denominator.log() + (block.shift - block.positive / block.temperature)[:, None]
-    loss = (share * anchor_loss).sum(0)
+    anchor_loss = denominator.log() + (block.shift - block.positive / block.temperature)
+    loss = (share * anchor_loss).sum(1)
 
     if block.irm_temperature != block.temperature:
         denominator = partition_function(block.irm_exp, block.irm_exp_positive)
-    positive_logit = (block.positive / block.irm_temperature)[:, None]
-    positive_share = block.irm_exp_positive[:, None] / denominator
+    positive_logit = block.positive / block.irm_temperature
+    positive_share = block.irm_exp_positive / denominator
     if block.weighted is not None:
-        mean_logit = positive_logit * positive_share
-        mean_logit = mean_logit + (block.weighted @ weights) / rest * (batch - 1) / denominator
-        return loss, (share * (mean_logit - positive_logit)).sum(0).square()
+        others = F.linear(weights, block.weighted) / rest * negatives
+        mean_logit = positive_logit * positive_share + others / denominator
+        return loss, (share * (mean_logit - positive_logit)).sum(1).square()
 
     assert block.weighted_after is not None and block.weighted_before is not None
-    first = (share * positive_logit * (positive_share - 1)).sum(0)
-    responsibility = share * normaliser / denominator  # (2B, K)
+    first = (share * positive_logit * (positive_share - 1)).sum(1)
+    responsibility = share / rest * negatives / denominator  # (K, 2B)
     # Column c of a view: image c for the anchors after it, image c + 1 for the others.
-    after = (block.weighted_after.T @ responsibility).view(2, batch, -1) * weights
-    before = (block.weighted_before.T @ responsibility).view(2, batch, -1) * weights
-    column = after[:, :-1] + before[:, 1:]  # the last image is no column of its own
-    return loss, first.square() + column.square().sum((0, 1))
+    after = (responsibility @ block.weighted_after).view(-1, 2, batch) * weights[:, None]
+    before = (responsibility @ block.weighted_before).view(-1, 2, batch) * weights[:, None]
+    column = after[..., :-1] + before[..., 1:]  # the last image is no column of its own
+    return loss, first.square() + column.square().sum((1, 2))
 
 
 def entropy_bound(num_subsets: int) -> float:

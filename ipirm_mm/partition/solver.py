@@ -27,9 +27,8 @@ from .partition_set import MAX_SUBSETS
 
 STRATEGIES = ('local', 'authors', 'kmeans', 'random', 'factor')
 STARTS = ('authors', 'kmeans', 'pca', 'random')
-# Blocks whose similarities are kept between evaluations instead of computed anew: 0.5 GB each at
-# 3096 images in float32.
-_KEPT_BLOCKS = 2
+# Bytes of similarities that are kept between evaluations; making them costs ten evaluations.
+_KEPT_BYTES = 2 * 2**30
 
 Progress = Callable[[float, str], None]
 
@@ -389,7 +388,9 @@ class _Problem:
             block = self.kept.get(number)
             if block is None:
                 block = self.block(index)
-                if len(self.kept) < _KEPT_BLOCKS:
+                # Two matrices of (2B, 2B) and one of half that size.
+                size = 10 * len(index) ** 2 * self.z1.element_size()
+                if (len(self.kept) + 1) * size <= _KEPT_BYTES:
                     self.kept[number] = block
             yield index, block
 
