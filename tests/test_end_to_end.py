@@ -28,6 +28,9 @@ SMALL = (
     'default_hooks.checkpoint.interval=1',
     'default_hooks.checkpoint.max_keep_ckpts=-1',
     'train_cfg.val_interval=10',
+    # Each step's own loss, not a mean over ten.
+    'log_processor.type=LogProcessor',
+    'log_processor.window_size=1',
 )
 
 

@@ -56,7 +56,8 @@ class TintByFactor(BaseTransform):
     """Colour a grey image by a hidden factor: a second semantic that is known.
 
     The factor of an image depends on ``seed`` and its ``sample_idx`` only. It is uniform, or with
-    probability ``follow`` the class: ``(gt_label + shift) % num_factors``.
+    probability ``follow`` the class: ``(gt_label + shift) % num_factors``. An image without index,
+    as MMPretrain's ``FeatureExtractor`` gives it, belongs to no data set and is left as it is.
 
     **Required keys:** ``img``, ``sample_idx``; ``gt_label`` if ``follow > 0``.
 
@@ -97,6 +98,8 @@ class TintByFactor(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Tint ``results['img']``, BGR as everywhere in OpenMMLab."""
+        if 'sample_idx' not in results:
+            return results
         factor = self.factor_of(int(results['sample_idx']), results.get('gt_label'))
         image = results['img']
         grey = image if image.ndim == 2 else image[..., 0]
