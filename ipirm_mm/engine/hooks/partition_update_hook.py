@@ -14,7 +14,7 @@ from mmengine.dist import broadcast, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -98,7 +98,8 @@ class PartitionUpdateHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Check the data set, build the solver, and make room for the partitions."""
-        if runner.train_loop is None or not hasattr(runner.train_loop, 'max_epochs'):
+        # Not `runner.train_loop`, which would build it, with its data set, in a test as well.
+        if not isinstance(runner._train_loop, BaseLoop):
             return
         model = _unwrap(runner.model)
         if not hasattr(model, 'partitions'):
