@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, default_collate
+from mmengine.logging import MMLogger
 from mmpretrain import get_model
 from mmpretrain.registry import DATASETS
 from rich.console import Console
@@ -259,15 +261,16 @@ def curves(runs: list[tuple[str, Run]]) -> dict[str, dict[str, list[tuple[float,
         for record in run.records():
             if 'risk_batch' in record:
                 by_epoch.setdefault(record['epoch'], []).append(record['risk_batch'])
-            if 'knn/top1' in record:
-                accuracy.setdefault(name, []).append((record['step'], record['knn/top1']))
+            if 'knn_monitor/top1' in record:
+                point = record['step'], record['knn_monitor/top1']
+                accuracy.setdefault(name, []).append(point)
         loss[name] = [(epoch, float(np.mean(values))) for epoch, values in by_epoch.items()]
     return {'contrastive loss of the batch': loss, 'k-NN accuracy while it trains (%)': accuracy}
 
 
 def partitions(name: str, run: Run) -> list[dict[str, Any]]:
     """Records and pictures of the partitions that a run found."""
-    found = []
+    found: list[dict[str, Any]] = []
     for path in sorted((run.folder / 'partitions').glob('partition_*.json')):
         record = json.loads(path.read_text())
         record.update(method=name, picture=path.with_suffix('.png'))
@@ -290,6 +293,8 @@ def main() -> None:
         )
     train_all([run for _, run, _ in chosen], console)
 
+    # Only errors: MMEngine tells of each layer that it initialises and each file that it loads.
+    MMLogger.get_instance('demo', log_level='ERROR')
     rows = []
     config = Config.fromfile(ROOT / 'configs/quickstart/simclr.py')
     torch.manual_seed(args.seed)
@@ -302,9 +307,9 @@ def main() -> None:
             model = get_model(config, pretrained=str(run.checkpoint), device='cpu')
             rows.append(dict(name=name, **evaluate(model)))
     table = format_table(rows, COLUMNS)
-    console.print(f'\n{table}\n', highlight=False)
+    print(f'\n{table}\n')
     for note in NOTES:
-        console.print(f'- {note}', highlight=False)
+        print(textwrap.fill(note, 96, initial_indent='- ', subsequent_indent='  '))
 
     page = Path(args.work_dir) / 'index.html'
     write_report(
@@ -313,7 +318,7 @@ def main() -> None:
         rows=rows,
         columns=COLUMNS,
         curves=curves([(name, run) for name, run, _ in chosen]),
-        partitions=[record for name, run, _ in chosen for record in partitions(name, run)],
+        partitions=[record for name, run, _ in chosen[::-1] for record in partitions(name, run)],
         settings={
             'command': ' '.join(['make demo'] if len(sys.argv) == 1 else sys.argv),
             'data': '4,000 unlabelled images of Fashion-MNIST-50, ten colours',
@@ -324,7 +329,7 @@ def main() -> None:
         },
         notes=NOTES,
     )
-    console.print(f'\n{time.time() - began:.0f} s in all. Curves and partitions: {page}')
+    print(f'\n{time.time() - began:.0f} s in all. Curves and pictures of the partitions: {page}')
 
 
 if __name__ == '__main__':

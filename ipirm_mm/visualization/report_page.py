@@ -69,7 +69,7 @@ def _plot(curves: Curves) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.6), dpi=110, layout='constrained')
+    figure = Figure(figsize=(10, 3.9), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
     for axes, (title, lines) in zip(
         figure.subplots(1, len(curves), squeeze=False)[0], curves.items()
@@ -82,8 +82,8 @@ def _plot(curves: Curves) -> bytes:
         axes.set_xlabel('epoch')
         axes.grid(alpha=0.25)
         axes.spines[['top', 'right']].set_visible(False)
-        if lines:
-            axes.legend(fontsize=7, frameon=False)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc='outside lower center', ncols=6, fontsize=8, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png')
     return buffer.getvalue()

@@ -130,7 +130,7 @@ def test_too_many_subsets_are_refused(tmp_path):
 def test_knn_of_a_stock_model_is_logged_and_disturbs_nothing(tmp_path):
     run = runner(tmp_path, model_type='SimCLR', epochs=2)
     run.train()
-    assert run.message_hub.get_scalar('val/knn/top1').current() >= 0
+    assert run.message_hub.get_scalar('val/knn_monitor/top1').current() >= 0
 
 
 def test_another_model_is_refused(tmp_path):

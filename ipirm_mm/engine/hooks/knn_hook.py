@@ -17,7 +17,7 @@ class KNNHook(Hook):
     """Classify a held-out split by the nearest labelled images every few epochs.
 
     Works with every self-supervised model of MMPretrain, on the pooled backbone feature, over all
-    ranks. The accuracy goes to the log and, as ``knn/top1``, to TensorBoard.
+    ranks. The accuracy goes to the log and, as ``knn_monitor/top1``, to TensorBoard.
 
     .. code-block:: python
 
@@ -88,5 +88,5 @@ class KNNHook(Hook):
         )
         epoch = runner.epoch + 1
         runner.logger.info(f'Epoch {epoch}: k-NN accuracy {accuracy:.2f} %')
-        runner.message_hub.update_scalar('val/knn/top1', accuracy)
-        runner.visualizer.add_scalar('knn/top1', accuracy, step=epoch)
+        runner.message_hub.update_scalar('val/knn_monitor/top1', accuracy)
+        runner.visualizer.add_scalar('knn_monitor/top1', accuracy, step=epoch)

@@ -19,7 +19,8 @@ class SmallConvNet(BaseModule):
         in_channels: Number of image channels. Defaults to 3.
         norm_cfg: Config of the normalisation. Defaults to group normalisation, which, unlike batch
             normalisation, does not depend on how a batch is dealt out to processes.
-        init_cfg: Initialisation config. Defaults to Kaiming's for convolutions.
+        init_cfg: Initialisation config. Defaults to None, which means ``ConvModule``'s own,
+            Kaiming's.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class SmallConvNet(BaseModule):
         norm_cfg: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg or dict(type='Kaiming', layer='Conv2d'))
+        super().__init__(init_cfg)
         norm_cfg = norm_cfg or dict(type='GN', num_groups=8)
         widths = (in_channels, *channels)
         self.layers = Sequential(
