@@ -22,8 +22,8 @@ $(STAMP): requirements/pinned.txt setup.cfg pyproject.toml
 	    { echo 'error: Python lacks venv; on Debian: apt-get install python3-venv' >&2; exit 1; }
 	@echo 'Installing into $(VENV) (once; some minutes, most of it PyTorch) ...'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/pinned.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements/pinned.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -e .
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -121,37 +121,35 @@ class SeededMultiView(MultiView):
     Otherwise the draws depend on the process, the worker and its history: two processes would not
     see the views that one sees, a resumed run would not see those of an uninterrupted one, and
     without persistent workers every epoch would repeat the same ones.
-    :class:`~ipirm_mm.engine.hooks.PartitionUpdateHook` tells the epoch; until :meth:`set_epoch` is
-    called, draws come from the global generators, as in ``MultiView``.
+    :class:`~ipirm_mm.engine.hooks.PartitionUpdateHook` tells the epoch and the seed of the run;
+    until :meth:`set_epoch` is called, draws come from the global generators, as in ``MultiView``.
 
     **Required keys:** ``img``, ``sample_idx``.
 
     Args:
         transforms: Pipelines of the views, as in ``MultiView``.
         num_views: Number of views of each pipeline, as in ``MultiView``.
-        seed: Seed of the draws. Defaults to 0.
     """
 
-    def __init__(self, transforms: list, num_views: int | list[int], seed: int = 0) -> None:
+    def __init__(self, transforms: list, num_views: int | list[int]) -> None:
         super().__init__(transforms, num_views)
-        self.seed = seed
-        # In shared memory, where workers that live longer than an epoch see it change.
-        self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()
+        # Epoch and seed, in shared memory, where workers that outlive an epoch see them change.
+        self._state = torch.tensor([-1, 0]).share_memory_()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Tell the epoch that begins, counted from 0."""
-        self._epoch[0] = epoch
+    def set_epoch(self, epoch: int, seed: int = 0) -> None:
+        """Tell the epoch that begins, counted from 0, and the seed of the run."""
+        self._state[0], self._state[1] = epoch, seed
 
     def transform(self, results: dict) -> dict:
         """Replace ``results['img']`` by the list of views."""
-        epoch = int(self._epoch)
+        epoch, seed = self._state.tolist()
         if epoch < 0:
             return self._views(results)
         if 'sample_idx' not in results:
             raise UserError('SeededMultiView needs sample_idx, which the data set does not give')
         # The transforms of OpenMMLab draw from all three generators.
         states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        words = _seed_words(self.seed, epoch, int(results['sample_idx']))
+        words = _seed_words(seed, epoch, int(results['sample_idx']))
         try:
             random.seed(int(words[0]))
             np.random.seed(words[1:3])

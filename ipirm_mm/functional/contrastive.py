@@ -122,6 +122,34 @@ def group_contrastive_risks(
     Returns:
         :class:`SubsetRisks` with fields of shape ``(G,)``.
     """
+    irm_temperature = check_views(z1, z2, temperature, irm_temperature, penalty)
+    with torch.autocast(device_type=z1.device.type, enabled=False):
+        # Half precision rounds logits by up to 1e-2, which the difference p - 1 does not survive.
+        if z1.dtype not in (torch.float32, torch.float64):
+            z1, z2 = z1.float(), z2.float()
+        return _group_contrastive_risks(
+            z1, z2, groups, num_groups, temperature, irm_temperature, penalty
+        )
+
+
+def check_views(
+    z1: Tensor, z2: Tensor, temperature: float, irm_temperature: float | None, penalty: str
+) -> float:
+    """Check what Step 1 and Step 2 have in common.
+
+    Args:
+        z1: Projections of the first view, ``(B, D)``.
+        z2: Projections of the second view, ``(B, D)``.
+        temperature: Temperature of the loss.
+        irm_temperature: Temperature of the penalty; None means ``temperature``.
+        penalty: Kind of the penalty.
+
+    Returns:
+        The temperature of the penalty.
+
+    Raises:
+        ValueError: If shapes do not match, or an option has a value that does not exist.
+    """
     if z1.ndim != 2 or z1.shape != z2.shape:
         raise ValueError(
             'z1 and z2 must both be (batch, width), but their shapes are '
@@ -136,13 +164,7 @@ def group_contrastive_risks(
             'temperature and irm_temperature must be positive, but are '
             f'{temperature} and {irm_temperature}'
         )
-    with torch.autocast(device_type=z1.device.type, enabled=False):
-        # Half precision rounds logits by up to 1e-2, which the difference p - 1 does not survive.
-        if z1.dtype not in (torch.float32, torch.float64):
-            z1, z2 = z1.float(), z2.float()
-        return _group_contrastive_risks(
-            z1, z2, groups, num_groups, temperature, irm_temperature, penalty
-        )
+    return irm_temperature
 
 
 def _group_contrastive_risks(

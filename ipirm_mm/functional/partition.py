@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contrastive import PENALTIES
+from .contrastive import check_views
 
 BALANCES = ('relaxed', 'strict', 'none')
 # Least share and scale of weights that count; its inverse is still finite in float32.
@@ -68,20 +68,7 @@ def similarity_block(
     penalty: str = 'vector',
 ) -> SimilarityBlock:
     """Compute a :class:`SimilarityBlock`; see :func:`soft_partition_objective`."""
-    if z1.ndim != 2 or z1.shape != z2.shape:
-        raise ValueError(
-            'z1 and z2 must both be (images, width), but their shapes are '
-            f'{tuple(z1.shape)} and {tuple(z2.shape)}'
-        )
-    if penalty not in PENALTIES:
-        raise ValueError(f'penalty must be one of {PENALTIES}, but is {penalty!r}')
-    if irm_temperature is None:
-        irm_temperature = temperature
-    if not (temperature > 0 and irm_temperature > 0):
-        raise ValueError(
-            'temperature and irm_temperature must be positive, but are '
-            f'{temperature} and {irm_temperature}'
-        )
+    irm_temperature = check_views(z1, z2, temperature, irm_temperature, penalty)
     with torch.autocast(device_type=z1.device.type, enabled=False):
         if z1.dtype not in (torch.float32, torch.float64):
             z1, z2 = z1.float(), z2.float()

@@ -37,8 +37,8 @@ class PartitionUpdateHook(Hook):
     normalised mutual information with earlier partitions go to the log and to TensorBoard, and to
     ``work_dir/partitions`` as JSON with a picture of samples of each subset.
 
-    The hook also tells the epoch to the model and to the transforms of the training pipeline that
-    ask for it (``set_epoch``).
+    The hook also tells the epoch to the model and, with the seed of the run, to the transforms of
+    the training pipeline that ask for it (``set_epoch``).
 
     .. code-block:: python
 
@@ -62,7 +62,6 @@ class PartitionUpdateHook(Hook):
             Defaults to None.
         batch_size: Images a batch of the feature extraction. Defaults to None, which means the
             training batch.
-        seed: Seed of the solver; the epoch is added. Defaults to 0.
 
     Raises:
         UserError: If an option is out of range.
@@ -78,7 +77,6 @@ class PartitionUpdateHook(Hook):
         max_partitions: int | None = None,
         solver: dict[str, Any] | None = None,
         batch_size: int | None = None,
-        seed: int = 0,
     ) -> None:
         if interval < 1:
             raise UserError(f'PartitionUpdateHook.interval must be at least 1, but is {interval}')
@@ -91,7 +89,6 @@ class PartitionUpdateHook(Hook):
         self.max_partitions = max_partitions
         self.solver_cfg = dict(solver or {})
         self.batch_size = batch_size
-        self.seed = seed
 
     def _is_due(self, epoch: int) -> bool:
         return self.update_before_train if epoch == 0 else epoch % self.interval == 0
@@ -135,7 +132,10 @@ class PartitionUpdateHook(Hook):
         """Tell the epoch, and find a partition if one is due."""
         model = _unwrap(runner.model)
         model.set_epoch(runner.epoch)
-        _set_pipeline_epoch(base_dataset(runner.train_dataloader.dataset), runner.epoch)
+        dataset = base_dataset(runner.train_dataloader.dataset)
+        for transform in dataset.pipeline.transforms:
+            if hasattr(transform, 'set_epoch'):
+                transform.set_epoch(runner.epoch, runner.seed)
         full = self.max_partitions is not None and len(model.partitions) >= self.max_partitions
         if self._is_due(runner.epoch) and not full:
             self._update(runner, model)
@@ -160,7 +160,7 @@ class PartitionUpdateHook(Hook):
                     result = self.solver.solve(
                         z1,
                         z2,
-                        seed=self.seed + runner.epoch,
+                        seed=runner.seed + runner.epoch,
                         factor=data.get('factor'),
                         previous=model.partitions.found,
                         progress=bar,
@@ -269,13 +269,6 @@ class _SampleImages:
     def __getitem__(self, index: int) -> Any:
         image = self.pipeline(self.dataset.get_data_info(int(index)))['img']
         return image[..., ::-1].copy()  # BGR, as OpenMMLab loads, to RGB
-
-
-def _set_pipeline_epoch(dataset: Any, epoch: int) -> None:
-    """Tell the epoch to each transform of a pipeline that has ``set_epoch``."""
-    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        if hasattr(transform, 'set_epoch'):
-            transform.set_epoch(epoch)
 
 
 def _unwrap(model: Any) -> Any:
