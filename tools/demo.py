@@ -25,6 +25,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, default_collate
 from mmengine.logging import MMLogger
+from mmengine.runner import load_checkpoint
 from mmpretrain import get_model
 from mmpretrain.registry import DATASETS
 from rich.console import Console
@@ -304,7 +305,8 @@ def main() -> None:
         rows.append(dict(name='untrained', **evaluate(untrained)))
         for name, run, _ in chosen:
             config = Config.fromfile(ROOT / f'configs/quickstart/{run.config}.py')
-            model = get_model(config, pretrained=str(run.checkpoint), device='cpu')
+            model = get_model(config, device='cpu')
+            load_checkpoint(model, str(run.checkpoint), map_location='cpu', logger='silent')
             rows.append(dict(name=name, **evaluate(model)))
     table = format_table(rows, COLUMNS)
     print(f'\n{table}\n')
