@@ -133,6 +133,13 @@ def test_knn_of_a_stock_model_is_logged_and_disturbs_nothing(tmp_path):
     assert run.message_hub.get_scalar('val/knn_monitor/top1').current() >= 0
 
 
+def test_a_loop_of_iterations_is_refused(tmp_path):
+    run = runner(tmp_path)
+    run._train_loop = dict(type='IterBasedTrainLoop', max_iters=3)
+    with pytest.raises(UserError, match='counts epochs, but train_cfg asks for a loop of iter'):
+        run.train()
+
+
 def test_another_model_is_refused(tmp_path):
     run = runner(tmp_path, model_type='SimCLR', epochs=2)
     run.register_hook(PartitionUpdateHook())

@@ -14,7 +14,7 @@ from mmengine.dist import broadcast, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -64,7 +64,8 @@ class PartitionUpdateHook(Hook):
             training batch.
 
     Raises:
-        UserError: If an option is out of range.
+        UserError: If an option is out of range; before training, if the model, the data set or the
+            loop is of a kind that cannot serve.
     """
 
     # Before EMAHook (NORMAL) copies the model, its partitions must have their size.
@@ -98,6 +99,11 @@ class PartitionUpdateHook(Hook):
         # Not `runner.train_loop`, which would build it, with its data set, in a test as well.
         if not isinstance(runner._train_loop, BaseLoop):
             return
+        if isinstance(runner._train_loop, IterBasedTrainLoop):
+            raise UserError(
+                'PartitionUpdateHook counts epochs, but train_cfg asks for a loop of iterations: '
+                'set train_cfg=dict(by_epoch=True, max_epochs=...)'
+            )
         model = _unwrap(runner.model)
         if not hasattr(model, 'partitions'):
             raise UserError(
