@@ -47,7 +47,9 @@ def extract_features(
     known: dict[str, list[int]] = {'sample_idx': [], 'gt_label': [], 'factor': []}
     try:
         batches = len(dataloader)
-        with ProgressBar(description) as bar:
+        # A pass over a DataLoader draws from torch's global generator, even without workers: the
+        # draws of training are not to depend on how often features are extracted.
+        with torch.random.fork_rng(devices=[]), ProgressBar(description) as bar:
             for number, data in enumerate(dataloader):
                 data = model.data_preprocessor(data, False)
                 inputs = data['inputs']

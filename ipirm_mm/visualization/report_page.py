@@ -69,6 +69,8 @@ def _plot(curves: Curves) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
+    drawn: dict[str, Any] = {}
     figure = Figure(figsize=(10, 3.9), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
     for axes, (title, lines) in zip(
@@ -77,13 +79,23 @@ def _plot(curves: Curves) -> bytes:
         for name, points in lines.items():
             if points:
                 x, y = zip(*points)
-                axes.plot(x, y, marker='o', markersize=3, linewidth=1.3, label=name)
+                # One colour a name in all plots, since they share a legend.
+                colour = f'C{names.index(name) % 10}'
+                (line,) = axes.plot(x, y, marker='o', markersize=3, linewidth=1.3, color=colour)
+                drawn.setdefault(name, line)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel('epoch')
         axes.grid(alpha=0.25)
         axes.spines[['top', 'right']].set_visible(False)
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc='outside lower center', ncols=6, fontsize=8, frameon=False)
+    shown = [name for name in names if name in drawn]
+    figure.legend(
+        [drawn[name] for name in shown],
+        shown,
+        loc='outside lower center',
+        ncols=6,
+        fontsize=8,
+        frameon=False,
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png')
     return buffer.getvalue()

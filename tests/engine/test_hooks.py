@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from mmengine.runner import Runner
 
 from ipirm_mm.engine import KNNHook, PartitionUpdateHook
@@ -129,8 +130,17 @@ def test_too_many_subsets_are_refused(tmp_path):
 
 def test_knn_of_a_stock_model_is_logged_and_disturbs_nothing(tmp_path):
     run = runner(tmp_path, model_type='SimCLR', epochs=2)
-    run.train()
-    assert run.message_hub.get_scalar('val/knn_monitor/top1').current() >= 0
+    hook = next(hook for hook in run.hooks if isinstance(hook, KNNHook))
+    model = run.model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    run.train_loop._epoch = 1  # the last one
+    hook.after_train_epoch(run)
+    assert 0 <= run.message_hub.get_scalar('val/knn_monitor/top1').current() <= 100
+    assert torch.equal(generator, torch.get_rng_state())
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(before[name], value), name
 
 
 def test_a_loop_of_iterations_is_refused(tmp_path):
