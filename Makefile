@@ -16,8 +16,8 @@ help:
 
 # Made anew when the pins change.
 $(STAMP): requirements/pinned.txt setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || \
-	    { echo 'error: Python 3.9 or newer is needed; name one: make PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo 'error: the pinned versions need Python 3.11 or newer; name one: make PYTHON=python3.11' >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || \
 	    { echo 'error: Python lacks venv; on Debian: apt-get install python3-venv' >&2; exit 1; }
 	@echo 'Installing into $(VENV) (once; some minutes, most of it PyTorch) ...'

@@ -14,7 +14,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from .compat import prepare_cpu_distributed
 from .errors import UserError
@@ -124,6 +124,19 @@ def check_checkpoint(path: str | None) -> None:
         )
 
 
+def check_resume(cfg: Config) -> None:
+    """See that the checkpoint a run will load is whole, also one found in its work folder.
+
+    Raises:
+        UserError: If it is missing or truncated; it is named.
+    """
+    path = cfg.get('load_from')
+    if path is None and cfg.get('resume') and os.path.isdir(cfg.work_dir):
+        # A run killed while it saved leaves half a file, and this is how it is taken up again.
+        path = find_latest_checkpoint(cfg.work_dir)
+    check_checkpoint(path)
+
+
 def build_runner(cfg: Config) -> Any:
     """Build the runner that a config asks for."""
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -160,7 +173,10 @@ def _find_user_error(error: BaseException | None) -> str | None:
     if isinstance(first, FileNotFoundError):
         return f'a file or folder is missing: {first}'
     if isinstance(first, (pickle.UnpicklingError, EOFError)):
-        return f'a checkpoint cannot be read, or holds types that could run code: {first}'
+        # Around its reason torch advises weights_only=False, with which a file could run code.
+        reason = str(first).rsplit('WeightsUnpickler error:', 1)[-1].strip()
+        reason = (reason or type(first).__name__).splitlines()[0]
+        return f'a checkpoint cannot be read, or holds types that could run code: {reason}'
     return None
 
 

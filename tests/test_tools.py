@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +51,30 @@ def test_missing_files_are_named(tmp_path):
     fails_with(run('tools/test.py', config, empty), f'the checkpoint {empty} is truncated')
     finished = run('tools/train.py', 'configs/ipirm_simclr_r50.py', '--work-dir', tmp_path)
     fails_with(finished, 'data/vipriors/train')
+
+
+def test_truncated_checkpoint_of_an_automatic_resume_is_named(tmp_path):
+    whole = io.BytesIO()
+    torch.save(dict(state_dict=dict(weight=torch.zeros(1000))), whole)
+    broken = tmp_path / 'epoch_1.pth'
+    broken.write_bytes(whole.getvalue()[:2000])
+    (tmp_path / 'last_checkpoint').write_text(str(broken))
+    config = 'configs/quickstart/simclr.py'
+    finished = run('tools/train.py', config, '--work-dir', tmp_path, '--resume')
+    fails_with(finished, f'the checkpoint {broken} is truncated')
+    broken.unlink()
+    finished = run('tools/train.py', config, '--work-dir', tmp_path, '--resume')
+    fails_with(finished, f'there is no checkpoint {broken}')
+
+
+def test_garbage_for_a_checkpoint_is_one_sentence(tmp_path):
+    garbage = tmp_path / 'garbage.pth'
+    garbage.write_bytes(bytes(range(123, 223)) * 10)
+    finished = run(
+        'tools/test.py', 'configs/quickstart/simclr.py', garbage, '--work-dir', tmp_path
+    )
+    fails_with(finished, 'error: a checkpoint cannot be read')
+    assert 'weights_only' not in finished.stderr
 
 
 @pytest.mark.parametrize('workers', [0, 2])

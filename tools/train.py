@@ -56,7 +56,7 @@ def main() -> None:
             if cfg.get(name) is not None:
                 cfg[name]['persistent_workers'] = False
     cli.finish_config(cfg, args, LOADERS)
-    cli.check_checkpoint(cfg.get('load_from'))
+    cli.check_resume(cfg)
     cli.build_runner(cfg).train()
 
 

@@ -128,7 +128,7 @@ def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor
 
     Returns:
         Losses ``(K,)`` and penalties ``(K,)``. A subset without weight, or with all of it on one
-        image, has zero of both.
+        image, has zero of both, and of their gradients.
     """
     batch = len(weights)
     # One contiguous row a subset: products with the few columns of (B, K) weights run at a third
@@ -136,7 +136,13 @@ def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor
     weights = weights.T.contiguous()  # (K, B)
     # All that follows depends on the ratios of a subset's weights only, so that a subset whose
     # weights are all but zero can be computed as well as any other.
-    weights = weights / weights.detach().amax(1, keepdim=True).clamp(min=_TINY)
+    largest, image = weights.detach().max(1, keepdim=True)
+    weights = weights / largest.clamp(min=_TINY)
+    # Near such a subset the quotients below have no limit: it is computed as one of equal weights
+    # and left out of the result, so that it has no gradient instead of one of any size.
+    others = weights.detach().scatter(1, image, 0).sum(1)
+    alone = (largest[:, 0] <= _TINY) | (others <= _ALONE)  # (K,)
+    weights = torch.where(alone[:, None], 1.0, weights)
     weight = weights.repeat(1, 2)  # (K, 2B), of the anchors
     total = weights.sum(1, keepdim=True).clamp(min=_ALONE)
     # Weight of all other images, by prefix and suffix sums: total - weight would cancel.
@@ -153,7 +159,7 @@ def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor
 
     denominator = partition_function(block.exp, block.exp_positive)
     anchor_loss = denominator.log() + (block.shift - block.positive / block.temperature)
-    loss = (share * anchor_loss).sum(1)
+    loss = (share * anchor_loss).sum(1).masked_fill(alone, 0)
 
     if block.irm_temperature != block.temperature:
         denominator = partition_function(block.irm_exp, block.irm_exp_positive)
@@ -162,7 +168,8 @@ def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor
     if block.weighted is not None:
         others = F.linear(weights, block.weighted) / rest * negatives
         mean_logit = positive_logit * positive_share + others / denominator
-        return loss, (share * (mean_logit - positive_logit)).sum(1).square()
+        gradient = (share * (mean_logit - positive_logit)).sum(1)
+        return loss, gradient.square().masked_fill(alone, 0)
 
     assert block.weighted_after is not None and block.weighted_before is not None
     first = (share * positive_logit * (positive_share - 1)).sum(1)
@@ -171,7 +178,7 @@ def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor
     after = (responsibility @ block.weighted_after).view(-1, 2, batch) * weights[:, None]
     before = (responsibility @ block.weighted_before).view(-1, 2, batch) * weights[:, None]
     column = after[..., :-1] + before[..., 1:]  # the last image is no column of its own
-    return loss, first.square() + column.square().sum((1, 2))
+    return loss, (first.square() + column.square().sum((1, 2))).masked_fill(alone, 0)
 
 
 def entropy_bound(num_subsets: int) -> float:

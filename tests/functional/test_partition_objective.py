@@ -147,6 +147,28 @@ def test_hard_partitions_including_empty_and_single(penalty):
         expected_loss, expected_pen = reference_risks(z1, z2, weights, 0.5, None, penalty)
         torch.testing.assert_close(loss, expected_loss, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(pen, expected_pen, rtol=1e-10, atol=1e-10)
+        # Subsets of no image and of one have no gradient either.
+        check(z1, z2, weights, 0.5, None, 0.5, penalty, 'none')
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('balance', ['relaxed', 'strict', 'none'])
+@pytest.mark.parametrize('penalty', ['vector', 'scalar'])
+def test_gradient_is_small_where_subsets_are_empty_or_single(penalty, balance, dtype):
+    z1, z2 = unit(7, 4).to(dtype), unit(7, 4, seed=1).to(dtype)
+    for assignment in ([0] * 7, [0] * 6 + [1], [1, 2] + [0] * 5):
+        weights = F.one_hot(torch.tensor(assignment), 4).to(dtype).requires_grad_()
+        value = soft_partition_objective(z1, z2, weights, penalty=penalty, balance=balance)
+        (grad,) = torch.autograd.grad(value, weights)
+        assert grad.abs().max() < 10
+
+
+def test_one_image_has_no_risk():
+    z, weights = unit(1, 4).requires_grad_(), soft_weights(1, 2).requires_grad_()
+    value = soft_partition_objective(z, z, weights, balance='none')
+    assert value == 0
+    for grad in torch.autograd.grad(value, (z, weights)):
+        assert torch.equal(grad, torch.zeros_like(grad))
 
 
 @pytest.mark.parametrize('penalty', ['vector', 'scalar'])
