@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from .idx_format import DEBIAN_FOLDER, read_fashion_mnist
 EMBEDDED_FILE = Path(__file__).parent / 'data' / 'fashion_mnist_50.npz'
 EMBEDDED_SPLITS = ('train', 'val', 'test', 'unlabeled')
 FULL_SPLITS = {'full': 'train', 'full_test': 'test'}
+# The part of the original data that each split was drawn from.
+ORIGIN = dict(train='full', val='full', unlabeled='full', test='full_test')
 
 
 @DATASETS.register_module()
@@ -29,7 +32,7 @@ class FashionMNIST50(BaseDataset):
     there for evaluation). All are disjoint; ``test`` is drawn from the original test set, the
     others from the original training set. ``tools/dataset_converters/fashion_mnist50.py`` made
     the file. ``full`` and ``full_test`` are the original 60,000 and 10,000 images, read from the
-    IDX files in ``data_root``.
+    IDX files in ``data_root``; the embedded ones are among them.
 
     Images are ``(28, 28, 3)`` uint8, three equal channels.
 
@@ -42,7 +45,8 @@ class FashionMNIST50(BaseDataset):
         **kwargs: Other arguments of MMPretrain's ``BaseDataset``.
 
     Raises:
-        UserError: If a split does not exist, or a file is missing or damaged.
+        UserError: If a split does not exist, if several of them share images, or if a file is
+            missing or damaged.
     """
 
     METAINFO = dict(
@@ -75,6 +79,15 @@ class FashionMNIST50(BaseDataset):
                     f'FashionMNIST50.split must be of {(*EMBEDDED_SPLITS, *FULL_SPLITS)}, but is '
                     f'{name!r}'
                 )
+        if not self.splits:
+            raise UserError('FashionMNIST50.split is empty: name at least one split')
+        for name in self.splits:
+            # An image under two indices would have two places in a partition.
+            if self.splits.count(name) > 1 or ORIGIN.get(name) in self.splits:
+                raise UserError(
+                    f'FashionMNIST50.split is {self.splits}, in which the images of {name!r} are '
+                    'twice: name each once, and no embedded split beside the full one'
+                )
         super().__init__(
             ann_file='',
             data_root=data_root or DEBIAN_FOLDER,
@@ -101,7 +114,14 @@ class FashionMNIST50(BaseDataset):
         try:
             with np.load(EMBEDDED_FILE, allow_pickle=False) as data:
                 return data[f'{split}/images'], data[f'{split}/labels']
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            KeyError,
+            lzma.LZMAError,
+            zipfile.BadZipFile,
+        ) as error:
             raise UserError(
                 f'{EMBEDDED_FILE} is missing or damaged ({error}): install ipirm_mm anew'
             ) from error

@@ -56,7 +56,8 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     expected = offset + int(np.prod(shape, dtype=np.int64))
     if len(shape) != dimensions or len(data) != expected:
         raise UserError(
-            f'{path} is truncated: it has {len(data)} bytes, but its header promises {expected}'
+            f'{path} is {"truncated" if len(data) < expected else "too long"}: it has {len(data)} '
+            f'bytes, but its header promises {expected}'
         )
     return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)
 
@@ -72,12 +73,18 @@ def read_fashion_mnist(folder: str | os.PathLike, part: str) -> tuple[np.ndarray
         Images ``(N, 28, 28)`` and labels ``(N,)``, both uint8.
 
     Raises:
-        UserError: If a file is missing or damaged, or the two do not match.
+        UserError: If a file is missing or damaged, the two do not match, or they are of another
+            data set.
     """
     images, labels = (read_idx(Path(folder) / name) for name in FILES[part])
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise UserError(
             f'{folder}: images of shape {images.shape} and labels of shape {labels.shape} do not '
             'belong together'
+        )
+    if images.shape[1:] != (28, 28) or labels.max(initial=0) > 9:
+        raise UserError(
+            f'{folder} does not hold Fashion-MNIST, 28 x 28 images of classes 0 to 9: its images '
+            f'are of {images.shape[1:]}, its largest class is {labels.max(initial=0)}'
         )
     return images, labels

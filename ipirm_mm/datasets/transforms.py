@@ -76,12 +76,15 @@ class TintByFactor(BaseTransform):
     def __init__(
         self, num_factors: int = 10, follow: float = 0.0, shift: int = 0, seed: int = 0
     ) -> None:
-        if not 2 <= num_factors <= len(PALETTE):
+        if not isinstance(num_factors, int) or not 2 <= num_factors <= len(PALETTE):
             raise UserError(
-                f'TintByFactor.num_factors must be from 2 to {len(PALETTE)}, but is {num_factors}'
+                f'TintByFactor.num_factors must be an integer from 2 to {len(PALETTE)}, but is '
+                f'{num_factors}'
             )
         if not 0 <= follow <= 1:
             raise UserError(f'TintByFactor.follow must be from 0 to 1, but is {follow}')
+        if not isinstance(seed, int) or seed < 0:
+            raise UserError(f'TintByFactor.seed must be an integer of at least 0, but is {seed}')
         self.num_factors = num_factors
         self.follow = follow
         self.shift = shift
@@ -124,7 +127,7 @@ class SeededMultiView(MultiView):
     :class:`~ipirm_mm.engine.hooks.PartitionUpdateHook` tells the epoch and the seed of the run;
     until :meth:`set_epoch` is called, draws come from the global generators, as in ``MultiView``.
 
-    **Required keys:** ``img``, ``sample_idx``.
+    **Required keys:** ``sample_idx``, and ``img`` unless the views load it.
 
     Args:
         transforms: Pipelines of the views, as in ``MultiView``.
@@ -147,25 +150,30 @@ class SeededMultiView(MultiView):
             return self._views(results)
         if 'sample_idx' not in results:
             raise UserError('SeededMultiView needs sample_idx, which the data set does not give')
-        # The transforms of OpenMMLab draw from all three generators.
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        # The transforms of OpenMMLab draw from all three generators. torch.manual_seed would seed
+        # the accelerators' as well, which is slow and would not be undone below.
+        generator = torch.default_generator
+        states = random.getstate(), np.random.get_state(), generator.get_state()
         words = _seed_words(seed, epoch, int(results['sample_idx']))
         try:
             random.seed(int(words[0]))
             np.random.seed(words[1:3])
-            torch.manual_seed(int(words[3]))
+            generator.manual_seed(int(words[3]))
             return self._views(results)
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
+            generator.set_state(states[2])
 
     def _views(self, results: dict) -> dict:
         views = []
         for transform in self.transforms:
             # MultiView copies everything in depth, which costs more than the crop of a small
             # image; transforms replace the image's array, or write into it.
-            views.append(transform({**results, 'img': results['img'].copy()})['img'])
+            inputs = dict(results)
+            if 'img' in results:  # it is not, where each view loads its own
+                inputs['img'] = results['img'].copy()
+            views.append(transform(inputs)['img'])
         return {**results, 'img': views}
 
 
@@ -186,7 +194,10 @@ class LoadImage(LoadImageFromFile):
         try:
             return super().transform(results)
         except (OSError, AssertionError, ValueError, cv2.error) as error:
+            # A missing file, a lack of rights and an unknown backend are not mended by another
+            # file; what OpenCV and an assertion say helps nobody.
+            reason = f' ({error})' if isinstance(error, (OSError, ValueError)) else ''
             raise UserError(
-                f'{results["img_path"]} cannot be read as an image: replace the file, or take it '
-                'out of the data set'
+                f'{results["img_path"]} cannot be read as an image{reason}: replace the file, or '
+                'take it out of the data set'
             ) from error

@@ -14,7 +14,7 @@ from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmpretrain.datasets import KFoldDataset
 from mmpretrain.registry import DATASETS
 
-from ipirm_mm.datasets import FashionMNIST50, base_dataset
+from ipirm_mm.datasets import FashionMNIST50, base_dataset, fashion_mnist
 from ipirm_mm.datasets.fashion_mnist import EMBEDDED_FILE
 from ipirm_mm.errors import UserError
 
@@ -30,7 +30,7 @@ def write_idx(path, array, cut=0):
 
 @pytest.fixture(scope='module')
 def idx_folder(tmp_path_factory):
-    """Files of the true format, made small: 120 and 60 images a class."""
+    """Files of the true format, made small: 520 and 60 images a class."""
     folder = tmp_path_factory.mktemp('idx')
     generator = np.random.default_rng(0)
     for part, per_class in (('train', 520), ('t10k', 60)):
@@ -41,7 +41,15 @@ def idx_folder(tmp_path_factory):
     return folder
 
 
-def convert(folder, out):
+@pytest.fixture(scope='module')
+def converter():
+    spec = importlib.util.spec_from_file_location('converter', CONVERTER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_converter(folder, out):
     return subprocess.run(
         [sys.executable, str(CONVERTER), '--folder', str(folder), '--out', str(out)],
         capture_output=True,
@@ -74,10 +82,10 @@ def test_several_splits_and_indices():
     np.testing.assert_array_equal(some[1]['img'], FashionMNIST50()[3]['img'])
 
 
-def test_converter_is_deterministic_and_reads_the_full_set(idx_folder, tmp_path):
-    for name in ('a.npz', 'b.npz'):
-        finished = convert(idx_folder, tmp_path / name)
-        assert finished.returncode == 0, finished.stderr
+def test_converter_is_deterministic_and_reads_the_full_set(converter, idx_folder, tmp_path):
+    finished = run_converter(idx_folder, tmp_path / 'a.npz')
+    assert finished.returncode == 0, finished.stderr
+    converter.convert(str(idx_folder), str(tmp_path / 'b.npz'))
     assert (tmp_path / 'a.npz').read_bytes() == (tmp_path / 'b.npz').read_bytes()
     with np.load(tmp_path / 'a.npz', allow_pickle=False) as data:
         source = data['train/source']
@@ -89,25 +97,68 @@ def test_converter_is_deterministic_and_reads_the_full_set(idx_folder, tmp_path)
             )
 
 
-def test_bad_files_are_named_and_nothing_is_half_written(idx_folder, tmp_path):
+def test_bad_files_are_named_and_nothing_is_half_written(converter, idx_folder, tmp_path):
     out = tmp_path / 'out.npz'
-    finished = convert(tmp_path / 'nowhere', out)
-    assert finished.returncode != 0 and 'nowhere/train-images-idx3-ubyte.gz' in finished.stderr
-    assert 'apt-get install dataset-fashion-mnist' in finished.stderr
     folder = tmp_path / 'broken'
     folder.mkdir()
     for path in idx_folder.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     images = folder / 't10k-images-idx3-ubyte.gz'
     write_idx(images, np.zeros((600, 28, 28), np.uint8), cut=100)
-    finished = convert(folder, out)
-    assert f'{images} is truncated' in finished.stderr
+    with pytest.raises(UserError, match=f'{images} is truncated'):
+        converter.convert(folder, out)
     images.write_bytes(images.read_bytes()[:30])
-    assert f'{images} cannot be read' in convert(folder, out).stderr
+    with pytest.raises(UserError, match=f'{images} cannot be read'):
+        converter.convert(folder, out)
     with gzip.open(images, 'wb') as stream:
         stream.write(b'hello world')
-    assert f'{images} is not an IDX file' in convert(folder, out).stderr
+    with pytest.raises(UserError, match=f'{images} is not an IDX file'):
+        converter.convert(folder, out)
+    with gzip.open(images, 'wb') as stream:
+        stream.write(bytes([0, 0, 8, 1, 0, 0, 0, 2]) + b'abc')
+    with pytest.raises(UserError, match=f'{images} is too long: it has 11 bytes'):
+        converter.convert(folder, out)
+    write_idx(images, np.zeros((600, 32, 32), np.uint8))
+    with pytest.raises(UserError, match='does not hold Fashion-MNIST'):
+        converter.convert(folder, out)
     assert list(tmp_path.glob('out*')) == []
+
+
+def test_too_few_images_are_refused(converter, tmp_path):
+    for part, per_class in (('train', 120), ('t10k', 60)):
+        labels = np.repeat(np.arange(10, dtype=np.uint8), per_class)
+        write_idx(tmp_path / f'{part}-labels-idx1-ubyte.gz', labels)
+        images = np.zeros((len(labels), 28, 28), np.uint8)
+        write_idx(tmp_path / f'{part}-images-idx3-ubyte.gz', images)
+    with pytest.raises(UserError, match='leaves 200 images for unlabeled, but 4000 are needed'):
+        converter.convert(str(tmp_path), str(tmp_path / 'out.npz'))
+
+
+def test_the_command_ends_with_one_sentence(converter, idx_folder, tmp_path, monkeypatch):
+    def run(folder, out):
+        command = ['fashion_mnist50.py', '--folder', str(folder), '--out', str(out)]
+        monkeypatch.setattr(sys, 'argv', command)
+        with pytest.raises(SystemExit) as stopped:
+            converter.main()
+        return stopped.value.code  # a text is printed, and the status is 1
+
+    out = tmp_path / 'nowhere' / 'out.npz'
+    assert run(idx_folder, out).startswith(f'error: {out} cannot be written')
+    sentence = run(tmp_path / 'missing', tmp_path / 'out.npz')
+    assert sentence.startswith(f'error: {tmp_path}/missing/train-images-idx3-ubyte.gz is missing')
+    assert 'apt-get install dataset-fashion-mnist' in sentence
+
+
+@pytest.mark.parametrize('damage', ['empty', 'half', 'flipped', 'missing'])
+def test_a_damaged_embedded_file_is_named(damage, tmp_path, monkeypatch):
+    path = tmp_path / 'data.npz'
+    data = bytearray(EMBEDDED_FILE.read_bytes())
+    data[5000] ^= 0xFF
+    if damage != 'missing':
+        path.write_bytes(dict(empty=b'', half=data[: len(data) // 2], flipped=data)[damage])
+    monkeypatch.setattr(fashion_mnist, 'EMBEDDED_FILE', path)
+    with pytest.raises(UserError, match=f'{path} is missing or damaged'):
+        FashionMNIST50()
 
 
 def test_bad_split():
@@ -115,6 +166,11 @@ def test_bad_split():
         FashionMNIST50(split='valid')
     with pytest.raises(UserError, match='/nowhere/train-images'):
         FashionMNIST50(split='full', data_root='/nowhere')
+    with pytest.raises(UserError, match='split is empty'):
+        FashionMNIST50(split=[])
+    for split in (['train', 'train'], ['full', 'val'], ['test', 'full_test']):
+        with pytest.raises(UserError, match='are twice'):
+            FashionMNIST50(split=split)
 
 
 def test_ambiguous_indices_are_refused():
@@ -124,10 +180,3 @@ def test_ambiguous_indices_are_refused():
     for wrapped in (ConcatDataset([plain, plain]), KFoldDataset(dict(type='FashionMNIST50'))):
         with pytest.raises(UserError, match=f'{type(wrapped).__name__}, in which sample_idx'):
             base_dataset(wrapped)
-
-
-def test_converter_has_no_side_effect_on_import():
-    spec = importlib.util.spec_from_file_location('converter', CONVERTER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.PER_CLASS == 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -71,6 +72,43 @@ def test_views_depend_on_seed_epoch_and_image_only():
         assert any((a != b).any() for a, b in zip(first, transform(grey(1))['img']))
 
 
+def test_views_leave_the_generators_of_accelerators_alone(monkeypatch):
+    def refuse(*_):
+        raise AssertionError('seeded')
+
+    # All that torch.manual_seed seeds beside the generator of the CPU.
+    monkeypatch.setattr(torch.cuda, 'manual_seed_all', refuse)
+    with pytest.raises(AssertionError, match='seeded'):
+        torch.manual_seed(0)
+    transform = build(type='SeededMultiView', num_views=2, transforms=[VIEWS])
+    transform.set_epoch(0)
+    assert len(transform(grey(1))['img']) == 2
+
+
+def test_draws_of_torch_are_seeded():
+    transform = build(type='SeededMultiView', num_views=2, transforms=[VIEWS])
+    transform.transforms = [lambda inputs: dict(img=torch.rand(3))] * 2
+    transform.set_epoch(0)
+    first = transform(grey(1))['img']
+    torch.rand(1)
+    again = transform(grey(1))['img']
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert not torch.equal(first[0], first[1])
+
+
+def test_views_may_load_the_image_themselves(tmp_path):
+    path = tmp_path / 'image.png'
+    cv2.imwrite(str(path), grey(0)['img'])
+    transform = build(
+        type='SeededMultiView', num_views=2, transforms=[[dict(type='LoadImage'), *VIEWS]]
+    )
+    assert len(transform(dict(img_path=str(path)))['img']) == 2
+    transform.set_epoch(0)
+    assert len(transform(dict(img_path=str(path), sample_idx=0))['img']) == 2
+    with pytest.raises(UserError, match='needs sample_idx'):
+        transform(dict(img_path=str(path)))
+
+
 def test_without_an_epoch_draws_are_global():
     transform = build(type='SeededMultiView', num_views=2, transforms=[VIEWS])
     np.random.seed(0)
@@ -109,17 +147,28 @@ def test_load_image_names_the_file(tmp_path):
     for path in (broken, tmp_path / 'missing.jpg'):
         with pytest.raises(UserError, match=f'{path} cannot be read as an image'):
             build(type='LoadImage')(dict(img_path=str(path)))
+    with pytest.raises(UserError, match='No such file'):
+        build(type='LoadImage')(dict(img_path=str(path)))
+    cv2.imwrite(str(tmp_path / 'good.png'), grey(0)['img'])
+    transform = build(type='LoadImage', imdecode_backend='opencv')
+    with pytest.raises(UserError, match='backend: opencv is not supported'):
+        transform(dict(img_path=str(tmp_path / 'good.png')))
 
 
 @pytest.mark.parametrize(
     'options,message',
     [
-        (dict(num_factors=11), 'num_factors must be from 2 to 10, but is 11'),
+        (dict(num_factors=11), 'num_factors must be an integer from 2 to 10, but is 11'),
+        (dict(num_factors=2.5), 'num_factors must be an integer from 2 to 10, but is 2.5'),
+        (dict(seed=-1), 'seed must be an integer of at least 0, but is -1'),
         (dict(follow=1.5), 'follow must be from 0 to 1, but is 1.5'),
     ],
 )
 def test_bad_tint_options(options, message):
     with pytest.raises(UserError, match=message):
         build(type='TintByFactor', **options)
+
+
+def test_colour_that_follows_the_class_needs_the_class():
     with pytest.raises(UserError, match='needs gt_label'):
         build(type='TintByFactor', follow=1.0).factor_of(0)

@@ -48,6 +48,10 @@ def convert(folder: str, out: str, seed: int = 0) -> None:
     train, val = draw(labels, 2, generator)
     (test,) = draw(test_labels, 1, generator)
     rest = np.setdiff1d(np.arange(len(labels)), np.concatenate((train, val)))
+    if len(rest) < UNLABELED:
+        raise UserError(
+            f'{folder} leaves {len(rest)} images for unlabeled, but {UNLABELED} are needed'
+        )
     unlabeled = generator.permutation(rest)[:UNLABELED]
     arrays: dict[str, np.ndarray] = {}
     for name, source, index in (
@@ -86,6 +90,8 @@ def main() -> None:
         convert(args.folder, args.out, args.seed)
     except UserError as error:
         sys.exit(f'error: {error}')
+    except OSError as error:
+        sys.exit(f'error: {args.out} cannot be written: {error}')
     print(f'{args.out}: {os.path.getsize(args.out):,} bytes')
 
 
