@@ -157,7 +157,8 @@ class PartitionSolver:
             z1: Projections of the first view, ``(N, D)``, rows of unit norm.
             z2: Projections of the second view, ``(N, D)``, rows of unit norm.
             seed: Seed; the global generators are left alone. Defaults to 0.
-            factor: Known factor of each image, ``(N,)`` integers, for ``strategy='factor'``.
+            factor: Known factor of each image, ``(N,)`` integers, for ``strategy='factor'``;
+                values are taken modulo K.
             previous: Earlier partitions, ``(P, N)``, to report the NMI with.
             progress: Called with the fraction done and a text.
 
@@ -166,7 +167,7 @@ class PartitionSolver:
 
         Raises:
             UserError: If there are fewer images than subsets, features are not finite, or the
-                factor is missing.
+                factor is missing or of other images.
         """
         began = time.perf_counter()
         if z1.ndim != 2 or z1.shape != z2.shape:
@@ -202,6 +203,11 @@ class PartitionSolver:
                     "PartitionSolver.strategy='factor' needs the factor of each image: have the "
                     'data pipeline set it (TintByFactor) and pack it, PackInputs(meta_keys='
                     "('sample_idx', 'factor'))"
+                )
+            if factor.shape != (images,):
+                raise UserError(
+                    f'factor must be one integer for each of the {images} images, but its shape '
+                    f'is {tuple(factor.shape)}'
                 )
             assignment = factor.to(z1.device, torch.long) % self.num_subsets
         elif strategy == 'kmeans':
@@ -243,13 +249,16 @@ class PartitionSolver:
         z2: Tensor,
         generator: torch.Generator,
         report: Progress,
+        count: int,
     ) -> Iterator[tuple[str, Tensor]]:
         mean = F.normalize(z1 + z2, dim=1)
+        done = 0
         for start in self.starts:
             if start == 'authors':
                 # A generator of its own makes it the same as strategy='authors'.
                 own = torch.Generator().manual_seed(generator.initial_seed())
-                yield start, self._authors(problem, z1, z2, own, report)[0]
+                part = partial(_report_part, report, done / count, 0.5 / count)
+                yield start, self._authors(problem, z1, z2, own, part)[0]
             elif start == 'kmeans':
                 yield start, kmeans(mean, self.num_subsets, generator)
             elif start == 'random':
@@ -261,6 +270,9 @@ class PartitionSolver:
                 for number in range(1, min(3, z1.shape[1]) + 1):
                     rank = (centred @ vectors[:, -number]).argsort().argsort()
                     yield f'pca {number}', rank * self.num_subsets // len(rank)
+                    done += 1
+                continue
+            done += 1
 
     def _local(
         self,
@@ -272,10 +284,11 @@ class PartitionSolver:
     ) -> tuple[Tensor, list[float], str]:
         count = sum(min(3, z1.shape[1]) if start == 'pca' else 1 for start in self.starts)
         best: tuple[float, Tensor, list[float], str] | None = None
-        starts = self._start_assignments(problem, z1, z2, generator, report)
+        starts = self._start_assignments(problem, z1, z2, generator, report, count)
         for number, (name, assignment) in enumerate(starts):
+            # The first half of a start's share is the making of it.
             assignment, history = self._moves(
-                problem, assignment, partial(_report_start, report, number / count, name)
+                problem, assignment, partial(_report_start, report, (number + 0.5) / count, name)
             )
             if best is None or history[-1] > best[0]:
                 best = history[-1], assignment, history, name
@@ -328,9 +341,11 @@ class PartitionSolver:
             # With one block a permutation changes only the order of the vector dummy's columns.
             order = torch.arange(images) if whole else torch.randperm(images, generator=generator)
             total = 0.0
-            # The logits that gave this epoch's value, not those that its last step made.
-            before = logits.detach().clone()
+            # The logits that gave this epoch's value, block by block, not those that steps made of
+            # them (each step of Adam moves the logits of all images).
+            used = torch.empty_like(logits)
             for index in order.to(z1.device).split(self.block_size):
+                used[index] = logits.detach()[index]
                 if len(index) < 2:
                     continue
                 block = next(problem.blocks())[1] if whole else problem.block(index)
@@ -348,13 +363,20 @@ class PartitionSolver:
             scheduler.step()
             history.append(total / images)
             if history[-1] > best_value:
-                best_value, best_logits = history[-1], before if whole else logits.detach().clone()
-            report(0.0, f'authors: epoch {epoch + 1}/{self.epochs}, objective {history[-1]:.4f}')
+                best_value, best_logits = history[-1], used
+            report(
+                (epoch + 1) / self.epochs,
+                f'authors: epoch {epoch + 1}/{self.epochs}, objective {history[-1]:.4f}',
+            )
         return best_logits.argmax(1), history
 
 
 def _report_start(report: Progress, fraction: float, start: str, text: str) -> None:
     report(fraction, f'{start}: {text}')
+
+
+def _report_part(report: Progress, begin: float, share: float, fraction: float, text: str) -> None:
+    report(begin + share * fraction, text)
 
 
 class _Problem:

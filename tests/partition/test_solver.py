@@ -10,6 +10,7 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.functional import normalized_mutual_information, soft_partition_objective
 from ipirm_mm.partition import PartitionSolver
 from ipirm_mm.partition.kmeans import kmeans
+from ipirm_mm.partition.solver import _Problem
 
 
 def planted(images=300, width=16, seed=0, strengths=(1.5,), noise=0.25):
@@ -50,6 +51,19 @@ def test_finds_a_planted_factor(strengths, balance, seed):
     z1, z2, factors = planted(strengths=strengths, seed=seed)
     result = PartitionSolver(balance=balance).solve(z1, z2, seed=seed)
     assert max(agreement(result.assignment, factor) for factor in factors) >= 0.95
+
+
+@pytest.mark.parametrize('seed', range(10))
+@pytest.mark.parametrize('strengths', [(0.8,), (0.8, 0.7, 0.6), (0.9, 0.9, 0.9)])
+def test_a_weak_factor_is_missed_only_for_a_higher_objective(strengths, seed):
+    z1, z2, factors = planted(strengths=strengths, seed=seed)
+    result = PartitionSolver().solve(z1, z2, seed=seed)
+    known = PartitionSolver(strategy='factor')
+    best = max(known.solve(z1, z2, factor=factor).objective for factor in factors)
+    if max(agreement(result.assignment, factor) for factor in factors) < 0.95:
+        assert result.objective > best
+        assert min(result.sizes) < 120  # a lopsided split
+    assert result.objective > best - 0.005
 
 
 @pytest.mark.parametrize('images', [60, 300])
@@ -114,6 +128,40 @@ def test_progress_is_reported():
     seen = []
     PartitionSolver(starts=['kmeans']).solve(z1, z2, progress=lambda *args: seen.append(args))
     assert seen[-1] == (1.0, 'done') and all(0 <= fraction <= 1 for fraction, _ in seen)
+    for options in (dict(strategy='authors'), dict(starts=['pca', 'authors', 'random'])):
+        seen.clear()
+        PartitionSolver(epochs=4, **options).solve(
+            z1, z2, progress=lambda *args: seen.append(args)
+        )
+        fractions = [fraction for fraction, _ in seen]
+        assert fractions == sorted(fractions) and fractions[-1] == 1 and len(set(fractions)) >= 4
+
+
+def test_authors_keep_the_weights_that_gave_the_best_value():
+    # After one epoch from a normal start only the start has been evaluated, in every block.
+    z1, z2, _ = planted(images=90)
+    for block_size in (90, 40):
+        solver = PartitionSolver(strategy='authors', epochs=1, block_size=block_size)
+        generator = torch.Generator().manual_seed(5)
+        logits = torch.randn(90, 2, generator=generator)
+        if block_size == 90:
+            assert torch.equal(solver.solve(z1, z2, seed=5).assignment, logits.argmax(1))
+            continue
+        first = torch.randperm(90, generator=generator)[:block_size]
+        found = solver.solve(z1, z2, seed=5).assignment
+        assert torch.equal(found[first], logits.argmax(1)[first])
+
+
+def test_empty_subsets_do_not_stop_the_moves():
+    z1, z2, factors = planted(images=60)
+    for assignment in (torch.zeros(60).long(), factors[0]):
+        solver = PartitionSolver(num_subsets=4)
+        problem = _Problem(solver, z1, z2, 0)
+        _, gradient = problem.objective_and_gradient(assignment)
+        assert torch.isfinite(gradient).all() and gradient.abs().max() < 10
+        found, history = solver._moves(problem, assignment, lambda text: None)
+        assert len(found.unique()) == 4
+        assert history[-1] > history[0]
 
 
 @pytest.mark.parametrize(
@@ -142,5 +190,7 @@ def test_bad_features():
         PartitionSolver().solve(z1 * float('nan'), z2)
     with pytest.raises(UserError, match='needs the factor of each image'):
         PartitionSolver(strategy='factor').solve(z1, z2)
+    with pytest.raises(UserError, match='one integer for each of the 20 images'):
+        PartitionSolver(strategy='factor').solve(z1, z2, factor=torch.zeros(19).long())
     with pytest.raises(UserError, match='must both be'):
         PartitionSolver().solve(z1, z2[:-1])
