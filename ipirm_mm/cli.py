@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import pickle
 import sys
@@ -149,6 +150,7 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        _end_distributed()
     except Exception as error:
         user_error = _find_user_error(error)
         if user_error is None or os.environ.get('IPIRM_TRACEBACK') == '1':
@@ -158,6 +160,20 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         _leave(1)
+
+
+def _end_distributed() -> None:
+    """Take down the process group, which MMEngine's runner leaves to the interpreter's exit.
+
+    There, a thread of the group that is still running aborts the process ("terminate called
+    without an active exception"), and the launcher calls a finished training a failure.
+    """
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()  # no rank takes away what another still talks to
+        gc.collect()  # the runner's cycles, with DDP's hold on the group
+        distributed.destroy_process_group()
 
 
 def _find_user_error(error: BaseException | None) -> str | None:
