@@ -8,6 +8,7 @@ from types import TracebackType
 
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -32,8 +33,6 @@ class ProgressBar:
     def __enter__(self) -> ProgressBar:
         self._began = self._last = time.monotonic()
         if is_main_process() and sys.stderr.isatty():
-            from rich.console import Console
-
             self._rich = Progress(
                 TextColumn('{task.description}'),
                 BarColumn(),

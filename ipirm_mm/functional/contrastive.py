@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 PENALTIES = ('vector', 'scalar')
+# Logit of a view with its own image, which counts as nothing: exp of it is zero in any precision.
+_OWN_LOGIT = -1e5
 
 
 class SubsetRisks(NamedTuple):
@@ -167,6 +169,33 @@ def check_views(
     return irm_temperature
 
 
+def exponentials(
+    similarity: Tensor, positive: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits, and their exponentials without those of an anchor's own image.
+
+    Each pass over a (2B, 2B) matrix costs more than the product that made it, so that they are
+    made in place where autograd allows it.
+
+    Args:
+        similarity: Of all views of B images, ``(2B, 2B)``.
+        positive: Of the two views of each anchor's image, ``(2B,)``.
+        temperature: Temperature.
+
+    Returns:
+        The logits ``(2B, 2B)``, not to be used for the own image; the shift of each row ``(2B,)``,
+        its largest logit, without gradient, which cancels in every ratio; the exponentials of the
+        shifted logits ``(2B, 2B)``, zero for the own image; and that of the positive ``(2B,)``.
+    """
+    batch = len(similarity) // 2
+    logits = similarity / temperature
+    # exp is then exactly zero, and so is its product with the logit.
+    logits.view(2, batch, 2, batch).diagonal(dim1=1, dim2=3).fill_(_OWN_LOGIT)
+    positive = positive / temperature
+    shift = torch.maximum(logits.amax(1), positive).detach()
+    return logits, shift, (logits - shift[:, None]).exp_(), (positive - shift).exp()
+
+
 def _group_contrastive_risks(
     z1: Tensor,
     z2: Tensor,
@@ -181,7 +210,6 @@ def _group_contrastive_risks(
     similarity = views @ views.T  # (2B, 2B)
     positive = (z1 * z2).sum(1).repeat(2)  # (2B,)
     image = torch.arange(batch, device=device).repeat(2)
-    same_image = image[:, None] == image[None, :]
 
     member = groups[:, :, None] == torch.arange(num_groups, device=device)  # (P, B, G)
     size = member.sum((0, 1))  # (G,)
@@ -200,26 +228,14 @@ def _group_contrastive_risks(
         """Sum (2B, P), one value an anchor and partition, into the groups: (G,)."""
         return values.new_zeros(num_groups).index_add(0, anchor_group.flatten(), values.flatten())
 
-    def exponentials(tau: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits, shift, shifted exp without the own image, shifted exp of the positive."""
-        logits = similarity / tau
-        others = logits.masked_fill(same_image, -torch.inf)
-        shift = torch.maximum(others.amax(1), positive / tau).detach()  # (2B,)
-        return (
-            logits,
-            shift,
-            (others - shift[:, None]).exp(),
-            (positive / tau - shift).exp(),
-        )
-
-    logits, shift, exp, exp_positive = exponentials(temperature)
+    logits, shift, exp, exp_positive = exponentials(similarity, positive, temperature)
     partition_function = exp_positive[:, None] + own_group_sum(exp)  # (2B, P)
     log_partition = partition_function.clamp(min=torch.finfo(exp.dtype).tiny).log()
     anchor_loss = log_partition + (shift - positive / temperature)[:, None]
     loss = sum_over_anchors(anchor_weight * anchor_loss)
 
     if irm_temperature != temperature:
-        logits, shift, exp, exp_positive = exponentials(irm_temperature)
+        logits, _, exp, exp_positive = exponentials(similarity, positive, irm_temperature)
         partition_function = exp_positive[:, None] + own_group_sum(exp)
     partition_function = partition_function.clamp(min=torch.finfo(exp.dtype).tiny)
     positive_logit = (positive / irm_temperature)[:, None]  # (2B, 1)

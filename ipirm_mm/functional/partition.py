@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contrastive import check_views
+from .contrastive import check_views, exponentials
 
 BALANCES = ('relaxed', 'strict', 'none')
 # Least share and scale of weights that count; its inverse is still finite in float32.
@@ -21,8 +21,6 @@ _TINY = 1e-30
 # An image whose weight is so many times that of all others together is alone in its subset. The
 # gradient holds the square of the inverse, which is to be finite in float32 too.
 _ALONE = 1e-15
-# Logit of a view with its own image, which counts as nothing: exp of it is zero in any precision.
-_OWN_LOGIT = -1e5
 
 
 class SimilarityBlock(NamedTuple):
@@ -77,23 +75,12 @@ def similarity_block(
         similarity = views @ views.T
         positive = (z1 * z2).sum(1).repeat(2)
 
-        # Each pass over a (2B, 2B) matrix costs more than the product that made it: in place where
-        # autograd allows it.
-        def exponentials(tau: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            logits = similarity / tau
-            # The own image: exp is then exactly zero, and so is its product with the logit.
-            own = logits.view(2, batch, 2, batch).diagonal(dim1=1, dim2=3)
-            own.fill_(_OWN_LOGIT)
-            shift = torch.maximum(logits.amax(1), positive / tau).detach()
-            exp = (logits - shift[:, None]).exp_()
-            return logits, shift, exp, (positive / tau - shift).exp()
-
-        logits, shift, exp, exp_positive = exponentials(temperature)
+        logits, shift, exp, exp_positive = exponentials(similarity, positive, temperature)
         bar = exp[:, :batch] + exp[:, batch:]
         if irm_temperature == temperature:
             irm_exp_positive, irm_bar = exp_positive, bar
         else:
-            logits, _, exp, irm_exp_positive = exponentials(irm_temperature)
+            logits, _, exp, irm_exp_positive = exponentials(similarity, positive, irm_temperature)
             irm_bar = exp[:, :batch] + exp[:, batch:]
         weighted = logits * exp
         after = before = scalar = None
@@ -181,6 +168,21 @@ def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor
     return loss, (first.square() + column.square().sum((1, 2))).masked_fill(alone, 0)
 
 
+def block_objective(block: SimilarityBlock, weights: Tensor, irm_weight: float) -> Tensor:
+    """Mean loss plus weighted mean penalty of the subsets of a block: Eq. 3 without balance.
+
+    Args:
+        block: The block of B images.
+        weights: Weight of each image in each subset, ``(B, K)``.
+        irm_weight: Weight of the penalty.
+
+    Returns:
+        Scalar.
+    """
+    loss, penalty = block_risks(block, weights)
+    return loss.mean() + irm_weight * penalty.mean()
+
+
 def entropy_bound(num_subsets: int) -> float:
     """Entropy under which ``balance='relaxed'`` takes off, in nats.
 
@@ -264,5 +266,5 @@ def soft_partition_objective(
     block = similarity_block(z1, z2, temperature, irm_temperature, penalty)
     with torch.autocast(device_type=z1.device.type, enabled=False):
         weights = weights.to(block.exp.dtype)
-        loss, penalties = block_risks(block, weights)
-        return loss.mean() + irm_weight * penalties.mean() + balance_term(weights.mean(0), balance)
+        balanced = balance_term(weights.mean(0), balance)
+        return block_objective(block, weights, irm_weight) + balanced

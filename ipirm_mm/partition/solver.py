@@ -18,7 +18,7 @@ from ipirm_mm.functional.partition import (
     BALANCES,
     SimilarityBlock,
     balance_term,
-    block_risks,
+    block_objective,
     similarity_block,
 )
 
@@ -193,31 +193,16 @@ class PartitionSolver:
         problem = _Problem(self, z1, z2, seed)
         generator = torch.Generator().manual_seed(seed)
 
-        history: list[float] = []
         strategy = self.strategy
-        if strategy == 'random':
-            assignment = self._random(images, generator).to(z1.device)
-        elif strategy == 'factor':
-            if factor is None:
-                raise UserError(
-                    "PartitionSolver.strategy='factor' needs the factor of each image: have the "
-                    'data pipeline set it (TintByFactor) and pack it, PackInputs(meta_keys='
-                    "('sample_idx', 'factor'))"
-                )
-            if factor.shape != (images,):
-                raise UserError(
-                    f'factor must be one integer for each of the {images} images, but its shape '
-                    f'is {tuple(factor.shape)}'
-                )
-            assignment = factor.to(z1.device, torch.long) % self.num_subsets
-        elif strategy == 'kmeans':
-            assignment = kmeans(F.normalize(z1 + z2, dim=1), self.num_subsets, generator)
-        elif strategy == 'authors':
-            assignment, history = self._authors(problem, z1, z2, generator, report)
-        else:
-            assignment, history, start = self._local(problem, z1, z2, generator, report)
+        history: list[float] = []
+        if strategy == 'factor':
+            assignment = self._factor(factor, problem)
+        elif strategy == 'local':
+            assignment, history, start = self._local(problem, generator, report)
             strategy = f'local ({start})'
-        objective = problem.objective(assignment)
+        else:
+            assignment, history = self._start(strategy, problem, generator, report)
+        objective, _ = problem.objective_and_gradient(assignment)
         report(1.0, 'done')
         sizes = torch.bincount(assignment, minlength=self.num_subsets).tolist()
         nmi = (
@@ -238,62 +223,62 @@ class PartitionSolver:
             time.perf_counter() - began,
         )
 
-    def _random(self, images: int, generator: torch.Generator) -> Tensor:
-        """Subsets of equal size, up to one image."""
-        return torch.randperm(images, generator=generator) % self.num_subsets
+    def _factor(self, factor: Tensor | None, problem: _Problem) -> Tensor:
+        """The partition by a known factor."""
+        images = len(problem.z1)
+        if factor is None:
+            raise UserError(
+                "PartitionSolver.strategy='factor' needs the factor of each image: have the "
+                'data pipeline set it (TintByFactor) and pack it, PackInputs(meta_keys='
+                "('sample_idx', 'factor'))"
+            )
+        if factor.shape != (images,):
+            raise UserError(
+                f'factor must be one integer for each of the {images} images, but its shape '
+                f'is {tuple(factor.shape)}'
+            )
+        return factor.to(problem.z1.device, torch.long) % self.num_subsets
 
-    def _start_assignments(
-        self,
-        problem: _Problem,
-        z1: Tensor,
-        z2: Tensor,
-        generator: torch.Generator,
-        report: Progress,
-        count: int,
-    ) -> Iterator[tuple[str, Tensor]]:
-        mean = F.normalize(z1 + z2, dim=1)
-        done = 0
-        for start in self.starts:
-            if start == 'authors':
-                # A generator of its own makes it the same as strategy='authors'.
-                own = torch.Generator().manual_seed(generator.initial_seed())
-                part = partial(_report_part, report, done / count, 0.5 / count)
-                yield start, self._authors(problem, z1, z2, own, part)[0]
-            elif start == 'kmeans':
-                yield start, kmeans(mean, self.num_subsets, generator)
-            elif start == 'random':
-                yield start, self._random(len(z1), generator).to(z1.device)
-            else:
-                centred = mean - mean.mean(0)
-                # The covariance is (D, D): cheaper than a decomposition of all images.
-                _, vectors = torch.linalg.eigh(centred.T @ centred)
-                for number in range(1, min(3, z1.shape[1]) + 1):
-                    rank = (centred @ vectors[:, -number]).argsort().argsort()
-                    yield f'pca {number}', rank * self.num_subsets // len(rank)
-                    done += 1
-                continue
-            done += 1
+    def _start(
+        self, name: str, problem: _Problem, generator: torch.Generator, report: Progress
+    ) -> tuple[Tensor, list[float]]:
+        """A partition that is a strategy of its own or a start of ``'local'``, and its history."""
+        mean = problem.mean
+        if name == 'authors':
+            # A generator of its own makes it the same as a start and as a strategy.
+            own = torch.Generator().manual_seed(generator.initial_seed())
+            return self._authors(problem, own, report)
+        if name == 'kmeans':
+            return kmeans(mean, self.num_subsets, generator), []
+        if name == 'random':  # of equal size, up to one image
+            order = torch.randperm(len(mean), generator=generator).to(mean.device)
+            return order % self.num_subsets, []
+        centred = mean - mean.mean(0)
+        # The covariance is (D, D): cheaper than a decomposition of all images.
+        _, vectors = torch.linalg.eigh(centred.T @ centred)
+        rank = (centred @ vectors[:, -int(name.split()[1])]).argsort().argsort()
+        return rank * self.num_subsets // len(rank), []
 
     def _local(
-        self,
-        problem: _Problem,
-        z1: Tensor,
-        z2: Tensor,
-        generator: torch.Generator,
-        report: Progress,
+        self, problem: _Problem, generator: torch.Generator, report: Progress
     ) -> tuple[Tensor, list[float], str]:
-        count = sum(min(3, z1.shape[1]) if start == 'pca' else 1 for start in self.starts)
-        best: tuple[float, Tensor, list[float], str] | None = None
-        starts = self._start_assignments(problem, z1, z2, generator, report, count)
-        for number, (name, assignment) in enumerate(starts):
-            # The first half of a start's share is the making of it.
+        """Local moves from each start; the best partition, its history and its start."""
+        names: list[str] = []
+        for start in self.starts:
+            components = range(1, min(3, problem.mean.shape[1]) + 1)
+            names += [f'pca {number}' for number in components] if start == 'pca' else [start]
+        best: tuple[Tensor, list[float], str] | None = None
+        for number, name in enumerate(names):
+            # The first half of a start's share of the progress is the making of it.
+            report_start = partial(_report_part, report, number / len(names), 0.5 / len(names))
+            assignment, _ = self._start(name, problem, generator, report_start)
             assignment, history = self._moves(
-                problem, assignment, partial(_report_start, report, (number + 0.5) / count, name)
+                problem, assignment, partial(_report_start, report_start, name)
             )
-            if best is None or history[-1] > best[0]:
-                best = history[-1], assignment, history, name
+            if best is None or history[-1] > best[1][-1]:
+                best = assignment, history, name
         assert best is not None
-        return best[1], best[2], best[3]
+        return best
 
     def _moves(
         self, problem: _Problem, assignment: Tensor, report: Callable[[str], None]
@@ -321,16 +306,11 @@ class PartitionSolver:
                 fraction /= 2
 
     def _authors(
-        self,
-        problem: _Problem,
-        z1: Tensor,
-        z2: Tensor,
-        generator: torch.Generator,
-        report: Progress,
+        self, problem: _Problem, generator: torch.Generator, report: Progress
     ) -> tuple[Tensor, list[float]]:
         """The authors' optimiser of the soft partition."""
-        images = len(z1)
-        logits = torch.randn(images, self.num_subsets, generator=generator).to(z1)
+        images, device = len(problem.z1), problem.z1.device
+        logits = torch.randn(images, self.num_subsets, generator=generator).to(problem.z1)
         logits.requires_grad_()
         optimizer = torch.optim.Adam([logits], lr=0.5)
         scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [5, 35], gamma=0.2)
@@ -344,18 +324,14 @@ class PartitionSolver:
             # The logits that gave this epoch's value, block by block, not those that steps made of
             # them (each step of Adam moves the logits of all images).
             used = torch.empty_like(logits)
-            for index in order.to(z1.device).split(self.block_size):
+            for index in order.to(device).split(self.block_size):
                 used[index] = logits.detach()[index]
                 if len(index) < 2:
                     continue
                 block = next(problem.blocks())[1] if whole else problem.block(index)
                 weights = logits[index].softmax(1)
-                loss, penalty = block_risks(block, weights)
-                objective = (
-                    loss.mean()
-                    + self.irm_weight * penalty.mean()
-                    + balance_term(weights.mean(0), self.balance)
-                )
+                objective = block_objective(block, weights, self.irm_weight)
+                objective = objective + balance_term(weights.mean(0), self.balance)
                 optimizer.zero_grad()
                 (-objective).backward()
                 optimizer.step()
@@ -371,8 +347,8 @@ class PartitionSolver:
         return best_logits.argmax(1), history
 
 
-def _report_start(report: Progress, fraction: float, start: str, text: str) -> None:
-    report(fraction, f'{start}: {text}')
+def _report_start(report: Progress, start: str, text: str) -> None:
+    report(1.0, f'{start}: {text}')
 
 
 def _report_part(report: Progress, begin: float, share: float, fraction: float, text: str) -> None:
@@ -385,6 +361,7 @@ class _Problem:
     def __init__(self, solver: PartitionSolver, z1: Tensor, z2: Tensor, seed: int) -> None:
         self.solver = solver
         self.z1, self.z2 = z1, z2
+        self.mean = F.normalize(z1 + z2, dim=1)  # of the two views
         images = len(z1)
         blocks = max(1, -(-images // solver.block_size))
         if blocks == 1:
@@ -416,6 +393,7 @@ class _Problem:
                     self.kept[number] = block
             yield index, block
 
+    @torch.enable_grad()
     def objective_and_gradient(self, assignment: Tensor) -> tuple[float, Tensor]:
         """Objective of a hard partition, and its gradient by the weights, ``(N, K)``."""
         solver = self.solver
@@ -429,22 +407,9 @@ class _Problem:
         value = float(balance.detach())
         for index, block in self.blocks():
             part = weights.detach()[index].requires_grad_()
-            loss, penalty = block_risks(block, part)
-            objective = loss.mean() + solver.irm_weight * penalty.mean()
+            objective = block_objective(block, part, solver.irm_weight)
             share = len(index) / len(assignment)
             (part_gradient,) = torch.autograd.grad(share * objective, part)
             gradient[index] += part_gradient
             value += share * float(objective.detach())
         return value, gradient
-
-    @torch.no_grad()
-    def objective(self, assignment: Tensor) -> float:
-        """Objective of a hard partition."""
-        solver = self.solver
-        weights = F.one_hot(assignment, solver.num_subsets).to(self.z1.dtype)
-        value = float(balance_term(weights.mean(0), solver.balance))
-        for index, block in self.blocks():
-            loss, penalty = block_risks(block, weights[index])
-            share = len(index) / len(assignment)
-            value += share * float(loss.mean() + solver.irm_weight * penalty.mean())
-        return value

@@ -41,11 +41,9 @@ def partition_grid(
     sizes = torch.bincount(assignment)
     subsets = [k for k in sizes.argsort(descending=True, stable=True).tolist() if sizes[k]]
     shown = subsets[:max_subsets]
-    # Two subsets get four rows of images each, many get one.
-    per_row = per_subset if len(shown) > 4 else math.ceil(per_subset / 2)
+    # Two rows of images a subset; of few subsets one below the other, of many two side by side.
+    per_row, rows = math.ceil(per_subset / 2), 2
     columns = 2 if len(shown) > 4 else 1
-    per_row = per_row // 2 if columns == 2 else per_row
-    rows = math.ceil(per_subset / per_row)
     font, small = ImageFont.load_default(15), ImageFont.load_default(12)
     panel_width = per_row * (tile + _GAP)
     panel_height = 22 + rows * (tile + _GAP) + 8

@@ -214,13 +214,13 @@ class PartitionUpdateHook(Hook):
             nmi_with_earlier=list(result.nmi),
             seconds=result.seconds,
         )
+        about: dict[str, float] = {}
         for name, key in (('class', 'gt_label'), ('factor', 'factor')):
             if data.get(key) is not None:
-                known = data[key].to(result.assignment.device)
-                record[f'bits_about_{name}'] = float(mutual_information(result.assignment, known))
-                record[f'nmi_with_{name}'] = float(
-                    normalized_mutual_information(result.assignment, known)
-                )
+                pair = result.assignment, data[key].to(result.assignment.device)
+                about[f'bits_about_{name}'] = float(mutual_information(*pair))
+                about[f'nmi_with_{name}'] = float(normalized_mutual_information(*pair))
+        record.update(about)
         sizes = record['sizes']
         shown = sizes if len(sizes) <= 8 else f'{len(sizes)} from {min(sizes)} to {max(sizes)}'
         nmi = ', '.join(f'{value:.3f}' for value in result.nmi) or 'none'
@@ -234,11 +234,7 @@ class PartitionUpdateHook(Hook):
             smallest=min(sizes),
             seconds=result.seconds,
             highest_nmi=max(result.nmi, default=0.0),
-            **{
-                k: v
-                for k, v in record.items()
-                if k.startswith(('bits', 'nmi_with_c', 'nmi_with_f'))
-            },
+            **about,
         )
         for name, value in scalars.items():
             runner.visualizer.add_scalar(f'partition/{name}', value, step=runner.epoch)

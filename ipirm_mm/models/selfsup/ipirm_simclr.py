@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import get_world_size
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.evaluation import pooled_feature
 from ipirm_mm.functional import gather_batch
 from ipirm_mm.partition import PartitionSet
 
@@ -94,8 +94,7 @@ class IPIRMSimCLR(BaseSelfSupervisor):
         z = gather_batch(torch.stack((z[:batch], z[batch:]), 1))
         index = torch.tensor([sample.sample_idx for sample in data_samples])
         index = index.to(z.device, non_blocking=True)
-        if get_world_size() > 1:
-            index = gather_batch(index)
+        index = gather_batch(index)
         return self.head.loss(
             z[:, 0], z[:, 1], self.partitions.of(index), self.partitions.num_subsets
         )
@@ -114,11 +113,7 @@ class IPIRMSimCLR(BaseSelfSupervisor):
         """
         if isinstance(inputs, (list, tuple)):
             inputs = inputs[0]
-        feature = self.extract_feat(inputs)
-        if isinstance(feature, (list, tuple)):
-            feature = feature[-1]
-        if feature.ndim == 4:
-            feature = feature.mean((2, 3))
+        feature = pooled_feature(self, inputs)
         if data_samples is None:
             data_samples = [DataSample() for _ in range(len(feature))]
         for sample, row in zip(data_samples, feature):
