@@ -105,11 +105,15 @@ def group_contrastive_risks(
     temperature: float = 0.5,
     irm_temperature: float | None = None,
     penalty: str = 'vector',
+    targets: tuple[Tensor, Tensor] | None = None,
 ) -> SubsetRisks:
     """The same for partitions with different numbers of subsets, numbered through.
 
     The whole batch and *P* partitions into *K* subsets are ``1 + P K`` groups; see
     :func:`subset_contrastive_risks` for the equations and the other arguments.
+
+    Methods whose two sides differ give ``targets``: then anchor *i* is a row of ``z1`` or ``z2``
+    and its positive and its negatives are rows of the targets, :math:`s_{ij} = z_i t_j / \\tau`.
 
     Args:
         z1: Projections of the first view, ``(B, D)``, rows of unit norm.
@@ -120,18 +124,33 @@ def group_contrastive_risks(
         temperature: Temperature of the loss.
         irm_temperature: Temperature of the penalty; None means ``temperature``.
         penalty: ``'vector'`` or ``'scalar'``.
+        targets: What the anchors are compared with, two views, each ``(B, D)``, rows of unit norm;
+            SimSiam's are its projections, without gradient. Defaults to None, the anchors.
 
     Returns:
         :class:`SubsetRisks` with fields of shape ``(G,)``.
     """
     irm_temperature = check_views(z1, z2, temperature, irm_temperature, penalty)
+    if targets is not None and any(target.shape != z1.shape for target in targets):
+        raise ValueError(
+            f'targets must be two tensors of shape {tuple(z1.shape)}, as the anchors, but have '
+            f'{[tuple(target.shape) for target in targets]}'
+        )
     with torch.autocast(device_type=z1.device.type, enabled=False):
         # Half precision rounds logits by up to 1e-2, which the difference p - 1 does not survive.
-        if z1.dtype not in (torch.float32, torch.float64):
-            z1, z2 = z1.float(), z2.float()
+        anchors = torch.cat(at_least_float32(z1, z2))
+        target = anchors if targets is None else torch.cat(at_least_float32(*targets))
         return _group_contrastive_risks(
-            z1, z2, groups, num_groups, temperature, irm_temperature, penalty
+            anchors, target, groups, num_groups, temperature, irm_temperature, penalty
         )
+
+
+def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors, those of half precision as float32."""
+    return tuple(
+        tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+        for tensor in tensors
+    )
 
 
 def check_views(
@@ -197,26 +216,26 @@ def exponentials(
 
 
 def _group_contrastive_risks(
-    z1: Tensor,
-    z2: Tensor,
+    anchors: Tensor,
+    targets: Tensor,
     groups: Tensor,
     num_groups: int,
     temperature: float,
     irm_temperature: float,
     penalty: str,
 ) -> SubsetRisks:
-    batch, device = z1.shape[0], z1.device
-    views = torch.cat((z1, z2))
-    similarity = views @ views.T  # (2B, 2B)
-    positive = (z1 * z2).sum(1).repeat(2)  # (2B,)
+    """:func:`group_contrastive_risks` of ``(2B, D)`` anchors and targets, view 1 and then view 2."""
+    batch, device = len(anchors) // 2, anchors.device
+    similarity = anchors @ targets.T  # (2B, 2B)
+    positive = (anchors * targets.roll(batch, 0)).sum(1)  # (2B,)
     image = torch.arange(batch, device=device).repeat(2)
 
     member = groups[:, :, None] == torch.arange(num_groups, device=device)  # (P, B, G)
     size = member.sum((0, 1))  # (G,)
-    member = member.any(0).to(views.dtype)  # (B, G), the one-hot of all partitions side by side
+    member = member.any(0).to(anchors.dtype)  # (B, G), the one-hot of all partitions side by side
     # 1 / (number of anchors) of the group; 0 for one that has no negatives, so that it counts as
     # exactly zero (the authors' code divides by zero there).
-    group_weight = torch.where(size >= 2, 0.5 / size.clamp(min=1).to(views.dtype), 0.0)
+    group_weight = torch.where(size >= 2, 0.5 / size.clamp(min=1).to(anchors.dtype), 0.0)
     anchor_group = groups.T.repeat(2, 1)  # (2B, P)
     anchor_weight = group_weight[anchor_group]  # (2B, P)
 

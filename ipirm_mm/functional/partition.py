@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contrastive import check_views, exponentials
+from .contrastive import at_least_float32, check_views, exponentials
 
 BALANCES = ('relaxed', 'strict', 'none')
 # Least share and scale of weights that count; its inverse is still finite in float32.
@@ -68,8 +68,7 @@ def similarity_block(
     """Compute a :class:`SimilarityBlock`; see :func:`soft_partition_objective`."""
     irm_temperature = check_views(z1, z2, temperature, irm_temperature, penalty)
     with torch.autocast(device_type=z1.device.type, enabled=False):
-        if z1.dtype not in (torch.float32, torch.float64):
-            z1, z2 = z1.float(), z2.float()
+        z1, z2 = at_least_float32(z1, z2)
         batch = len(z1)
         views = torch.cat((z1, z2))
         similarity = views @ views.T

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.functional.contrastive import PENALTIES
+from ipirm_mm.functional.contrastive import PENALTIES, at_least_float32
 from ipirm_mm.functional.information import normalized_mutual_information
 from ipirm_mm.functional.partition import (
     BALANCES,
@@ -186,8 +186,7 @@ class PartitionSolver:
                 'the features have values that are not finite: the encoder has diverged, lower '
                 'the learning rate'
             )
-        if z1.dtype not in (torch.float32, torch.float64):
-            z1, z2 = z1.float(), z2.float()
+        z1, z2 = at_least_float32(z1, z2)
         z1, z2 = z1.detach(), z2.detach()
         report = progress or (lambda fraction, text: None)
         problem = _Problem(self, z1, z2, seed)

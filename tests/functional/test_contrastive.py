@@ -11,13 +11,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ipirm_mm.functional import subset_contrastive_risks
+from ipirm_mm.functional import group_contrastive_risks, subset_contrastive_risks
 
 DATA = Path(__file__).parents[1] / 'data'
 
 
-def reference(z1, z2, assignments, num_subsets, temperature, irm_temperature, penalty):
+def reference(
+    z1, z2, assignments, num_subsets, temperature, irm_temperature, penalty, targets=None
+):
     """The definition: build each subset's logit table, scale it by a dummy, differentiate."""
+    targets = targets or (z1, z2)
     irm_temperature = temperature if irm_temperature is None else irm_temperature
     losses, penalties = [], []
     for assignment in assignments.tolist():
@@ -33,7 +36,7 @@ def reference(z1, z2, assignments, num_subsets, temperature, irm_temperature, pe
                 anchor = (z1, z2)[view][image]
                 columns = [(1 - view, image)]
                 columns += [(v, i) for v, i in rows if i != image]
-                table.append(torch.stack([anchor @ (z1, z2)[v][i] for v, i in columns]))
+                table.append(torch.stack([anchor @ targets[v][i] for v, i in columns]))
             similarity = torch.stack(table)
             target = torch.zeros(len(rows), dtype=torch.long)
             losses.append(F.cross_entropy(similarity / temperature, target))
@@ -225,3 +228,47 @@ def test_authors_functions(oracle, case, penalty, key, dtype):
     for value, name in ((loss, 'grad_ce'), (pen, f'grad_pen_{key}')):
         grads = torch.autograd.grad(value, (z1, z2), retain_graph=True)
         compare(torch.cat(grads), name, grad_tolerance)
+
+
+@pytest.mark.parametrize('penalty', ['vector', 'scalar'])
+@pytest.mark.parametrize('batch,num_subsets,partitions', [(2, 1, 1), (7, 2, 3), (12, 5, 2)])
+@pytest.mark.parametrize('temperature,irm_temperature', [(0.5, None), (0.1, 0.7)])
+def test_targets_of_their_own(
+    batch, num_subsets, partitions, temperature, irm_temperature, penalty
+):
+    """SimSiam's contrast: anchors are predictions, positives and negatives projections."""
+    generator = torch.Generator().manual_seed(batch)
+    assignments = torch.randint(num_subsets, (partitions, batch), generator=generator)
+    groups = assignments + num_subsets * torch.arange(partitions)[:, None]
+    leaves = [unit(batch, 4, seed=seed).requires_grad_() for seed in range(4)]
+    risks = group_contrastive_risks(
+        *leaves[:2],
+        groups,
+        num_subsets * partitions,
+        temperature,
+        irm_temperature,
+        penalty,
+        targets=tuple(leaves[2:]),
+    )
+    loss, pen = reference(
+        *leaves[:2],
+        assignments,
+        num_subsets,
+        temperature,
+        irm_temperature,
+        penalty,
+        targets=leaves[2:],
+    )
+    torch.testing.assert_close(risks.loss, loss.flatten(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(risks.penalty, pen.flatten(), rtol=1e-10, atol=1e-10)
+    for ours, theirs in zip(
+        gradients(risks.loss, risks.penalty, leaves),
+        gradients(loss.flatten(), pen.flatten(), leaves),
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_targets_must_have_the_shape_of_the_anchors():
+    z = unit(4, 3)
+    with pytest.raises(ValueError, match='targets must be two tensors of shape'):
+        group_contrastive_risks(z, z, torch.zeros(1, 4).long(), 1, targets=(z, z[:2]))

@@ -1,0 +1,49 @@
+"""Step 1 of IP-IRM for methods without negatives: SimSiam's cosine, subset by subset."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .contrastive import SubsetRisks, at_least_float32
+
+
+def group_cosine_risks(
+    anchors: tuple[Tensor, Tensor],
+    targets: tuple[Tensor, Tensor],
+    groups: Tensor,
+    num_groups: int,
+) -> SubsetRisks:
+    r"""Cosine loss and invariance penalty of every group.
+
+    Each anchor :math:`p_i` is compared with the target :math:`t_i` of the other view of its image,
+    without gradient. Neither the report nor the authors' code says where SimSiam's dummy is; here
+    :math:`\theta` scales the anchor in a squared distance, which at one is SimSiam's loss plus one:
+
+    .. math::
+        L(\theta) = \frac{1}{2m} \sum_i \tfrac12 \lVert \theta p_i - t_i \rVert^2, \quad
+        L(1) = \frac{1}{2m} \sum_i (1 - p_i t_i) = \frac{\partial L}{\partial \theta}(1)
+
+    so that the penalty is the square of the loss.
+
+    Args:
+        anchors: Predictions of the two views, each ``(B, D)``, rows of unit norm.
+        targets: Projections of the two views, each ``(B, D)``, rows of unit norm.
+        groups: Group of each image in each partition, ``(P, B)`` long, numbered through.
+        num_groups: Number of groups *G*.
+
+    Returns:
+        :class:`SubsetRisks` with fields of shape ``(G,)``, zero where ``size < 2``; in float32 or,
+        for float64 inputs, float64.
+    """
+    with torch.autocast(device_type=anchors[0].device.type, enabled=False):
+        p1, p2 = at_least_float32(*anchors)
+        t1, t2 = at_least_float32(*targets)
+        distance = 1 - ((p1 * t2.detach()).sum(1) + (p2 * t1.detach()).sum(1)) / 2  # (B,)
+    partitions = len(groups)
+    flat = groups.flatten()
+    size = torch.zeros(num_groups, dtype=torch.long, device=flat.device)
+    size = size.index_add(0, flat, torch.ones_like(flat))
+    total = distance.new_zeros(num_groups).index_add(0, flat, distance.repeat(partitions))
+    loss = torch.where(size >= 2, total / size.clamp(min=1), 0.0)
+    return SubsetRisks(loss, loss.square(), size)
