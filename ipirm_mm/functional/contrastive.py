@@ -107,13 +107,13 @@ def group_contrastive_risks(
     penalty: str = 'vector',
     targets: tuple[Tensor, Tensor] | None = None,
 ) -> SubsetRisks:
-    """The same for partitions with different numbers of subsets, numbered through.
+    r"""The same for partitions with different numbers of subsets, numbered through.
 
     The whole batch and *P* partitions into *K* subsets are ``1 + P K`` groups; see
     :func:`subset_contrastive_risks` for the equations and the other arguments.
 
     Methods whose two sides differ give ``targets``: then anchor *i* is a row of ``z1`` or ``z2``
-    and its positive and its negatives are rows of the targets, :math:`s_{ij} = z_i t_j / \\tau`.
+    and its positive and its negatives are rows of the targets, :math:`s_{ij} = z_i t_j / \tau`.
 
     Args:
         z1: Projections of the first view, ``(B, D)``, rows of unit norm.
@@ -138,19 +138,16 @@ def group_contrastive_risks(
         )
     with torch.autocast(device_type=z1.device.type, enabled=False):
         # Half precision rounds logits by up to 1e-2, which the difference p - 1 does not survive.
-        anchors = torch.cat(at_least_float32(z1, z2))
-        target = anchors if targets is None else torch.cat(at_least_float32(*targets))
+        anchors = at_least_float32(torch.cat((z1, z2)))
+        target = anchors if targets is None else at_least_float32(torch.cat(targets))
         return _group_contrastive_risks(
             anchors, target, groups, num_groups, temperature, irm_temperature, penalty
         )
 
 
-def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors, those of half precision as float32."""
-    return tuple(
-        tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-        for tensor in tensors
-    )
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor itself, or one of half precision as float32."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
 def check_views(
@@ -224,7 +221,7 @@ def _group_contrastive_risks(
     irm_temperature: float,
     penalty: str,
 ) -> SubsetRisks:
-    """:func:`group_contrastive_risks` of ``(2B, D)`` anchors and targets, view 1 and then view 2."""
+    """The risks of ``(2B, D)`` anchors and targets, view 1 of all images and then view 2."""
     batch, device = len(anchors) // 2, anchors.device
     similarity = anchors @ targets.T  # (2B, 2B)
     positive = (anchors * targets.roll(batch, 0)).sum(1)  # (2B,)

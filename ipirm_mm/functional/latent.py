@@ -17,8 +17,8 @@ def group_cosine_risks(
     r"""Cosine loss and invariance penalty of every group.
 
     Each anchor :math:`p_i` is compared with the target :math:`t_i` of the other view of its image,
-    without gradient. Neither the report nor the authors' code says where SimSiam's dummy is; here
-    :math:`\theta` scales the anchor in a squared distance, which at one is SimSiam's loss plus one:
+    without gradient. The report has no equation for SimSiam, the authors' code no SimSiam; here a
+    dummy :math:`\theta` scales the anchor in a squared distance, at one SimSiam's loss plus one:
 
     .. math::
         L(\theta) = \frac{1}{2m} \sum_i \tfrac12 \lVert \theta p_i - t_i \rVert^2, \quad
@@ -37,9 +37,9 @@ def group_cosine_risks(
         for float64 inputs, float64.
     """
     with torch.autocast(device_type=anchors[0].device.type, enabled=False):
-        p1, p2 = at_least_float32(*anchors)
-        t1, t2 = at_least_float32(*targets)
-        distance = 1 - ((p1 * t2.detach()).sum(1) + (p2 * t1.detach()).sum(1)) / 2  # (B,)
+        p1, p2 = (at_least_float32(view) for view in anchors)
+        t1, t2 = (at_least_float32(view.detach()) for view in targets)
+        distance = 1 - ((p1 * t2).sum(1) + (p2 * t1).sum(1)) / 2  # (B,)
     partitions = len(groups)
     flat = groups.flatten()
     size = torch.zeros(num_groups, dtype=torch.long, device=flat.device)

@@ -68,7 +68,7 @@ def similarity_block(
     """Compute a :class:`SimilarityBlock`; see :func:`soft_partition_objective`."""
     irm_temperature = check_views(z1, z2, temperature, irm_temperature, penalty)
     with torch.autocast(device_type=z1.device.type, enabled=False):
-        z1, z2 = at_least_float32(z1, z2)
+        z1, z2 = at_least_float32(z1), at_least_float32(z2)
         batch = len(z1)
         views = torch.cat((z1, z2))
         similarity = views @ views.T

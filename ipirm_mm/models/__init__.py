@@ -1,7 +1,13 @@
 """Algorithms, heads and backbones, registered in ``mmpretrain.registry.MODELS``."""
 
 from .backbones import SmallConvNet
-from .heads import IPIRMContrastiveHead
-from .selfsup import IPIRMSimCLR
+from .heads import IPIRMContrastiveHead, IPIRMLatentHead
+from .selfsup import IPIRMSimCLR, IPIRMSimSiam
 
-__all__ = ['IPIRMContrastiveHead', 'IPIRMSimCLR', 'SmallConvNet']
+__all__ = [
+    'IPIRMContrastiveHead',
+    'IPIRMLatentHead',
+    'IPIRMSimCLR',
+    'IPIRMSimSiam',
+    'SmallConvNet',
+]

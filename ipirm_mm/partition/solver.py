@@ -186,8 +186,7 @@ class PartitionSolver:
                 'the features have values that are not finite: the encoder has diverged, lower '
                 'the learning rate'
             )
-        z1, z2 = at_least_float32(z1, z2)
-        z1, z2 = z1.detach(), z2.detach()
+        z1, z2 = at_least_float32(z1.detach()), at_least_float32(z2.detach())
         report = progress or (lambda fraction, text: None)
         problem = _Problem(self, z1, z2, seed)
         generator = torch.Generator().manual_seed(seed)

@@ -56,7 +56,7 @@ def test_against_double_backward(batch, width, num_subsets, partitions):
         return
     weights = torch.rand(2, num_groups, generator=generator, dtype=torch.float64)
     ours, theirs = (
-        torch.autograd.grad((weights[0] * a + weights[1] * b).sum(), leaves[:2])
+        torch.autograd.grad((weights[0] * a + weights[1] * b).sum(), leaves[:2], retain_graph=True)
         for a, b in ((risks.loss, risks.penalty), (loss, penalty))
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
@@ -64,9 +64,7 @@ def test_against_double_backward(batch, width, num_subsets, partitions):
 
 def test_targets_have_no_gradient_and_half_precision_is_computed_in_float32():
     leaves = [unit(6, 4, seed=seed).bfloat16().requires_grad_() for seed in range(4)]
-    risks = group_cosine_risks(
-        tuple(leaves[:2]), tuple(leaves[2:]), torch.zeros(1, 6).long(), 1
-    )
+    risks = group_cosine_risks(tuple(leaves[:2]), tuple(leaves[2:]), torch.zeros(1, 6).long(), 1)
     assert risks.loss.dtype == torch.float32
     risks.loss.sum().backward()
     assert leaves[2].grad is None and leaves[0].grad is not None

@@ -108,6 +108,17 @@ def test_penalty_of_the_batch_and_its_first_epoch():
     assert penalised['penalty'] > 0
 
 
+def test_weight_of_the_penalty_grows_in_equal_steps():
+    head = build(irm_weight=2.0, irm_begin=3, irm_growth=4).head
+    weights = []
+    for epoch in range(9):
+        head.set_epoch(epoch)
+        weights.append(head.current_weight)
+    assert weights == [0, 0, 0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    head = build(irm_weight=2.0).head
+    assert head.current_weight == 2.0
+
+
 def test_tensor_and_predict_modes():
     model = build().eval()
     inputs, samples = batch()
@@ -133,6 +144,7 @@ def test_one_view_is_refused():
         (dict(penalty='matrix'), "model.head.penalty must be one of .* but is 'matrix'"),
         (dict(reduction='max'), "model.head.reduction must be one of .* but is 'max'"),
         (dict(temperature=0), 'model.head.temperature must be positive, but is 0'),
+        (dict(irm_growth=-1), 'model.head.irm_growth must not be negative'),
         (dict(irm_weight=-1.0), 'model.head.irm_weight must not be negative'),
     ],
 )

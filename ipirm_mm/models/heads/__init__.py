@@ -1,5 +1,7 @@
 """Heads."""
 
+from .base_ipirm_head import BaseIPIRMHead
 from .ipirm_contrastive_head import IPIRMContrastiveHead
+from .ipirm_latent_head import IPIRMLatentHead
 
-__all__ = ['IPIRMContrastiveHead']
+__all__ = ['BaseIPIRMHead', 'IPIRMContrastiveHead', 'IPIRMLatentHead']

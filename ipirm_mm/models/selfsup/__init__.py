@@ -1,5 +1,7 @@
 """Self-supervised algorithms."""
 
+from .base_ipirm import BaseIPIRM
 from .ipirm_simclr import IPIRMSimCLR
+from .ipirm_simsiam import IPIRMSimSiam
 
-__all__ = ['IPIRMSimCLR']
+__all__ = ['BaseIPIRM', 'IPIRMSimCLR', 'IPIRMSimSiam']

@@ -2,143 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
-from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
-from mmpretrain.structures import DataSample
-from torch import Tensor, nn
 
-from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import pooled_feature
-from ipirm_mm.functional import gather_batch
-from ipirm_mm.partition import PartitionSet
+from ..heads.base_ipirm_head import Views
+from .base_ipirm import BaseIPIRM
 
 
 @MODELS.register_module()
-class IPIRMSimCLR(BaseSelfSupervisor):
+class IPIRMSimCLR(BaseIPIRM):
     """SimCLR trained for similarities that hold in every subset of every partition.
 
-    Report, Stage I. :class:`~ipirm_mm.engine.hooks.PartitionUpdateHook` finds the partitions;
-    before the first one, and without penalty, the loss is that of MMPretrain's ``SimCLR``.
-
-    Args:
-        backbone: Config of the backbone.
-        neck: Config of the projector.
-        head: Config of the head, an ``IPIRMContrastiveHead``.
-        num_subsets: Number of subsets *K* of each partition, 2 to 256. Defaults to 2 (the
-            authors' ``env_num``).
-        pretrained: Checkpoint to start from. Defaults to None.
-        data_preprocessor: Config of the data preprocessor. Defaults to None, which means
-            MMPretrain's ``SelfSupDataPreprocessor``.
-        init_cfg: Initialisation config. Defaults to None.
-
-    Raises:
-        UserError: If ``num_subsets`` is out of range.
+    Before the first partition, and without penalty, the loss is that of MMPretrain's ``SimCLR``.
+    Its head is an ``IPIRMContrastiveHead``. Arguments are those of :class:`BaseIPIRM`.
     """
 
-    def __init__(
-        self,
-        backbone: dict,
-        neck: dict,
-        head: dict,
-        num_subsets: int = 2,
-        pretrained: str | None = None,
-        data_preprocessor: dict | nn.Module | None = None,
-        init_cfg: dict | None = None,
-    ) -> None:
-        super().__init__(
-            backbone=backbone,
-            neck=neck,
-            head=head,
-            pretrained=pretrained,
-            data_preprocessor=data_preprocessor,
-            init_cfg=init_cfg,
-        )
-        self.partitions = PartitionSet(num_subsets)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tell the epoch that begins, counted from 0; ``PartitionUpdateHook`` does."""
-        self.head.set_epoch(epoch)
-
-    def embed(self, inputs: Tensor) -> Tensor:
-        """Projections of unit norm: ``(B, C, H, W)`` images to ``(B, D)``."""
-        projection = self.neck(self.backbone(inputs))[0]
-        if projection.dtype in (torch.float16, torch.bfloat16):
-            projection = projection.float()
-        return F.normalize(projection, dim=1, eps=1e-10)
-
-    def loss(
-        self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs: Any
-    ) -> dict[str, Tensor]:
-        """Loss of a batch; in distributed training of the batches of all ranks together.
-
-        Args:
-            inputs: Two views, each ``(B, C, H, W)``.
-            data_samples: Samples of the images, with ``sample_idx``.
-            **kwargs: Ignored, as in MMPretrain's algorithms.
-
-        Returns:
-            See :meth:`IPIRMContrastiveHead.loss`.
-        """
-        if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
-            raise UserError(
-                'IPIRMSimCLR needs two views of each image: put '
-                "dict(type='MultiView', num_views=2, ...) into the train pipeline"
-            )
-        batch = inputs[0].shape[0]
-        z = self.embed(torch.cat(tuple(inputs)))  # (2B, D)
-        # Views side by side, so that one gather carries both: (B, 2, D).
-        z = gather_batch(torch.stack((z[:batch], z[batch:]), 1))
-        index = torch.tensor([sample.sample_idx for sample in data_samples])
-        index = index.to(z.device, non_blocking=True)
-        index = gather_batch(index)
-        return self.head.loss(
-            z[:, 0], z[:, 1], self.partitions.of(index), self.partitions.num_subsets
-        )
-
-    def predict(
-        self, inputs: Tensor | list[Tensor], data_samples: list[DataSample] | None = None
-    ) -> list:
-        """Features of images, for ``val`` and ``test``.
-
-        Args:
-            inputs: Images, ``(B, C, H, W)``; of several views, the first is taken.
-            data_samples: Samples of the images. Defaults to None, which makes new ones.
-
-        Returns:
-            The samples, each with ``feature``: the pooled backbone feature, ``(C,)``.
-        """
-        if isinstance(inputs, (list, tuple)):
-            inputs = inputs[0]
-        feature = pooled_feature(self, inputs)
-        if data_samples is None:
-            data_samples = [DataSample() for _ in range(len(feature))]
-        for sample, row in zip(data_samples, feature):
-            sample.set_field(row, 'feature', dtype=Tensor)
-        return data_samples
-
-    def forward(
-        self,
-        inputs: Tensor | list[Tensor],
-        data_samples: list[DataSample] | None = None,
-        mode: str = 'tensor',
-    ) -> Any:
-        """Run in one of three modes.
-
-        Args:
-            inputs: Images, ``(B, C, H, W)``, or a list of two views of that shape.
-            data_samples: Samples of the images. Defaults to None.
-            mode: ``'tensor'`` (backbone features, of two views the first's), ``'predict'``
-                (see :meth:`predict`) or ``'loss'`` (see :meth:`loss`). Defaults to ``'tensor'``.
-
-        Returns:
-            Features, samples or losses.
-        """
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        if mode == 'tensor' and isinstance(inputs, (list, tuple)):
-            inputs = inputs[0]
-        return super().forward(inputs, data_samples, mode)
+    def embed_views(self, inputs: Views) -> tuple[Views, Views]:
+        """Projections of both views, in one pass; see :meth:`BaseIPIRM.embed_views`."""
+        z1, z2 = self.embed(torch.cat(inputs)).chunk(2)
+        views = (z1, z2)
+        return views, views
