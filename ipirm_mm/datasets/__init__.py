@@ -1,15 +1,22 @@
 """Data sets and transforms, registered in ``mmpretrain.registry``."""
 
+from .array_dataset import ArrayDataset
+from .binary_images import STL10, CIFAR100Binary
 from .fashion_mnist import FashionMNIST50
 from .indices import base_dataset
 from .transforms import PALETTE, LoadImage, SeededMultiView, TintByFactor, tint
+from .vipriors import VIPriors
 
 __all__ = [
     'PALETTE',
+    'STL10',
+    'ArrayDataset',
+    'CIFAR100Binary',
     'FashionMNIST50',
     'LoadImage',
     'SeededMultiView',
     'TintByFactor',
+    'VIPriors',
     'base_dataset',
     'tint',
 ]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from ipirm_mm.errors import UserError
 
+from .array_dataset import ArrayDataset, check_splits
 from .idx_format import DEBIAN_FOLDER, read_fashion_mnist
 
 EMBEDDED_FILE = Path(__file__).parent / 'data' / 'fashion_mnist_50.npz'
@@ -24,7 +24,7 @@ ORIGIN = dict(train='full', val='full', unlabeled='full', test='full_test')
 
 
 @DATASETS.register_module()
-class FashionMNIST50(BaseDataset):
+class FashionMNIST50(ArrayDataset):
     """Fashion-MNIST (Xiao et al., 2017; MIT licence), 50 images a class.
 
     The embedded splits follow the VIPriors challenge: ``train``, ``val`` and ``test`` with 50
@@ -40,9 +40,7 @@ class FashionMNIST50(BaseDataset):
         split: One of the above, or several, which are concatenated. Defaults to ``'train'``.
         data_root: Folder of the IDX files for the full splits. Defaults to None, which means where
             Debian's package ``dataset-fashion-mnist`` puts them.
-        indices: Use the first so many images, or these. Defaults to None, all.
-        pipeline: Transforms. Defaults to none.
-        **kwargs: Other arguments of MMPretrain's ``BaseDataset``.
+        **kwargs: Other arguments of :class:`ArrayDataset`.
 
     Raises:
         UserError: If a split does not exist, if several of them share images, or if a file is
@@ -64,51 +62,23 @@ class FashionMNIST50(BaseDataset):
         )
     )
 
+    SPLITS = (*EMBEDDED_SPLITS, *FULL_SPLITS)
+
     def __init__(
-        self,
-        split: str | Sequence[str] = 'train',
-        data_root: str | None = None,
-        indices: int | Sequence[int] | None = None,
-        pipeline: Sequence = (),
-        **kwargs: Any,
+        self, split: str | Sequence[str] = 'train', data_root: str | None = None, **kwargs: Any
     ) -> None:
-        self.splits = (split,) if isinstance(split, str) else tuple(split)
-        for name in self.splits:
-            if name not in (*EMBEDDED_SPLITS, *FULL_SPLITS):
-                raise UserError(
-                    f'FashionMNIST50.split must be of {(*EMBEDDED_SPLITS, *FULL_SPLITS)}, but is '
-                    f'{name!r}'
-                )
-        if not self.splits:
-            raise UserError('FashionMNIST50.split is empty: name at least one split')
-        for name in self.splits:
+        splits = check_splits('FashionMNIST50', split, self.SPLITS)
+        for name in splits:
             # An image under two indices would have two places in a partition.
-            if self.splits.count(name) > 1 or ORIGIN.get(name) in self.splits:
+            if ORIGIN.get(name) in splits:
                 raise UserError(
-                    f'FashionMNIST50.split is {self.splits}, in which the images of {name!r} are '
-                    'twice: name each once, and no embedded split beside the full one'
+                    f'FashionMNIST50.split is {splits}, in which the images of {name!r} are '
+                    'twice: name no embedded split beside the full one'
                 )
-        super().__init__(
-            ann_file='',
-            data_root=data_root or DEBIAN_FOLDER,
-            indices=indices,
-            pipeline=pipeline,
-            # Two arrays, not a serialised record an image.
-            serialize_data=False,
-            **kwargs,
-        )
+        super().__init__(split, data_root=data_root or DEBIAN_FOLDER, **kwargs)
 
-    def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the images; returns one record an image, views of one array."""
-        parts = [self._read(split) for split in self.splits]
-        self.images = np.concatenate([images for images, _ in parts])
-        self.labels = np.concatenate([labels for _, labels in parts])
-        return [
-            dict(position=position, gt_label=label)
-            for position, label in enumerate(self.labels.tolist())
-        ]
-
-    def _read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """See :meth:`ArrayDataset.read`."""
         if split in FULL_SPLITS:
             return read_fashion_mnist(self.data_root, FULL_SPLITS[split])
         try:
@@ -126,21 +96,6 @@ class FashionMNIST50(BaseDataset):
                 f'{EMBEDDED_FILE} is missing or damaged ({error}): install ipirm_mm anew'
             ) from error
 
-    def get_data_info(self, idx: int) -> dict[str, Any]:
-        """The record of an image, with the image itself.
-
-        Args:
-            idx: Index in the data set.
-
-        Returns:
-            ``img``, ``img_shape``, ``ori_shape``, ``gt_label`` and ``sample_idx``.
-        """
-        info = super().get_data_info(idx)
-        image = self.images[info.pop('position')]
-        info['img'] = np.repeat(image[..., None], 3, axis=2)
-        info['img_shape'] = info['ori_shape'] = image.shape
-        return info
-
-    def extra_repr(self) -> list[str]:
-        """What the data set is made of."""
-        return [f'Splits: \t{", ".join(self.splits)}']
+    def to_bgr(self, image: np.ndarray) -> np.ndarray:
+        """Three equal channels of a grey image; see :meth:`ArrayDataset.to_bgr`."""
+        return np.repeat(image[..., None], 3, axis=2)

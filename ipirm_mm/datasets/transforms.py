@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 
 import cv2
+import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmengine import fileio
 from mmpretrain.datasets.transforms import MultiView
 from mmpretrain.registry import TRANSFORMS
 
@@ -182,22 +184,46 @@ class LoadImage(LoadImageFromFile):
     """MMCV's ``LoadImageFromFile``, naming the file that cannot be read.
 
     MMCV's own says "failed to load image" or an OpenCV message that names no file, from within a
-    worker. Arguments are those of ``LoadImageFromFile``.
+    worker, and takes a JPEG that breaks off for a whole one, the missing part grey. Grey images,
+    palettes, transparency (dropped), CMYK and 16 bits become 8-bit BGR, and the rotation in EXIF
+    is applied. Arguments are those of ``LoadImageFromFile``.
     """
 
     def transform(self, results: dict) -> dict | None:
         """Load ``results['img_path']``.
 
         Raises:
-            UserError: If the file is missing or no image.
+            UserError: If the file is missing, broken off or no image.
         """
         try:
-            return super().transform(results)
-        except (OSError, AssertionError, ValueError, cv2.error) as error:
+            image = self._read(results['img_path'])
+        except UserError:
+            if self.ignore_empty:
+                return None
+            raise
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _read(self, path: str) -> np.ndarray:
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+            image = mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend)
+        except (OSError, ValueError, cv2.error) as error:
             # A missing file, a lack of rights and an unknown backend are not mended by another
-            # file; what OpenCV and an assertion say helps nobody.
+            # file; what OpenCV says helps nobody.
             reason = f' ({error})' if isinstance(error, (OSError, ValueError)) else ''
-            raise UserError(
-                f'{results["img_path"]} cannot be read as an image{reason}: replace the file, or '
-                'take it out of the data set'
-            ) from error
+            raise UserError(_unreadable(path, reason)) from error
+        if image is None:
+            raise UserError(_unreadable(path))
+        # After the last start of a scan, a whole JPEG has an end-of-image marker.
+        if content[:2] == b'\xff\xd8' and content.rfind(b'\xff\xd9') < content.rfind(b'\xff\xda'):
+            raise UserError(_unreadable(path, f' (it breaks off after {len(content):,} bytes)'))
+        return image
+
+
+def _unreadable(path: str, reason: str = '') -> str:
+    return (
+        f'{path} cannot be read as an image{reason}: replace the file, or take it out of the '
+        'data set'
+    )

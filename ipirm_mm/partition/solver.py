@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,13 +22,17 @@ from ipirm_mm.functional.partition import (
     similarity_block,
 )
 
+from .cluster_search import ClusterObjective, search_clusters
 from .kmeans import kmeans
 from .partition_set import MAX_SUBSETS
 
 STRATEGIES = ('local', 'authors', 'kmeans', 'random', 'factor')
-STARTS = ('authors', 'kmeans', 'pca', 'random')
+STARTS = ('authors', 'kmeans', 'clusters', 'pca', 'random')
 # Bytes of similarities that are kept between evaluations; making them costs ten evaluations.
 _KEPT_BYTES = 2 * 2**30
+# The start 'clusters': how many clusters a subset, one search each; images that a search looks at;
+# and how many of its results are moved on.
+_CLUSTERS, _CLUSTER_IMAGES, _CLUSTER_RESULTS = (5, 10, 15), 2048, 3
 
 Progress = Callable[[float, str], None]
 
@@ -66,7 +70,7 @@ class PartitionSolver:
       gradient of the objective with respect to the weights tells what each image would gain in
       another subset; the best 20 % of the positive gains move at once if the objective rises,
       otherwise half as many, until fewer than 0.02 % of the images would move. The best start
-      wins. It never ends below ``'authors'`` with the same seed, as long as that is a start.
+      wins.
     * ``'authors'``: the authors' optimiser, Adam on the logits of a soft partition: learning rate
       0.5, times 0.2 after epochs 5 and 35, standard normal start, 61 epochs, blocks of a new
       permutation each epoch, the best epoch's logits kept, then the argmax.
@@ -75,7 +79,15 @@ class PartitionSolver:
     * ``'factor'``: a known factor of the images, modulo K (a control).
 
     For more images than ``block_size`` the objective is the mean over the blocks of one fixed
-    random division, and the balance that of the whole.
+    random division, and the balance that of the whole. ``'local'`` then solves the first block
+    from all starts, carries its subsets over to all images by a linear fit to their features, and
+    makes local moves in one block after the other, so that its time grows with N.
+
+    With ``balance='relaxed'`` the term of the objective does not keep a split near 2:1: a small,
+    tight group of images against the rest can have more than it takes off. Local moves therefore
+    make no subset smaller than three quarters of its least share at the bound, ``1 / (K + 1)``.
+    Within that limit, and in one block, ``'local'`` never ends below ``'authors'`` with the same
+    seed, as long as that is a start.
 
     Args:
         num_subsets: Number of subsets *K*. Defaults to 2 (the authors' ``env_num``).
@@ -85,8 +97,10 @@ class PartitionSolver:
         balance: ``'relaxed'``, ``'strict'`` or ``'none'``. Defaults to ``'relaxed'``.
         irm_temperature: Temperature of the penalty; None means ``temperature``.
         strategy: See above. Defaults to ``'local'``.
-        starts: Starts of ``'local'``: ``'authors'``, ``'kmeans'``, ``'pca'`` (quantiles along each
-            of the first three principal components) and ``'random'``. Defaults to all.
+        starts: Starts of ``'local'``: ``'authors'``, ``'kmeans'``, ``'clusters'`` (k-means into 5,
+            10 and 15 clusters a subset, then a search over which subset each cluster belongs to),
+            ``'pca'`` (quantiles along each of the first three principal components) and
+            ``'random'``. Defaults to all.
         block_size: Images a block. Defaults to 3096 (authors' code).
         epochs: Epochs of the authors' optimiser. Defaults to 61 (authors' code).
 
@@ -154,8 +168,10 @@ class PartitionSolver:
         """Find a partition.
 
         Args:
-            z1: Projections of the first view, ``(N, D)``, rows of unit norm.
-            z2: Projections of the second view, ``(N, D)``, rows of unit norm.
+            z1: Projections of the first view, ``(N, D)``, rows of unit norm; or of several draws
+                of the augmentation, ``(M, N, D)``, over which the objective is averaged (the
+                authors' optimiser takes the next one in each epoch).
+            z2: Projections of the second view, alike.
             seed: Seed; the global generators are left alone. Defaults to 0.
             factor: Known factor of each image, ``(N,)`` integers, for ``strategy='factor'``;
                 values are taken modulo K.
@@ -170,12 +186,14 @@ class PartitionSolver:
                 factor is missing or of other images.
         """
         began = time.perf_counter()
-        if z1.ndim != 2 or z1.shape != z2.shape:
+        if z1.ndim not in (2, 3) or z1.shape != z2.shape:
             raise UserError(
-                'the features of the two views must both be (images, width), but their shapes are '
-                f'{tuple(z1.shape)} and {tuple(z2.shape)}'
+                'the features of the two views must both be (images, width), or (draws, images, '
+                f'width), but their shapes are {tuple(z1.shape)} and {tuple(z2.shape)}'
             )
-        images = len(z1)
+        if z1.ndim == 2:
+            z1, z2 = z1[None], z2[None]
+        images = z1.shape[1]
         if images < self.num_subsets:
             raise UserError(
                 f'num_subsets is {self.num_subsets}, but there are only {images} images: a '
@@ -188,7 +206,7 @@ class PartitionSolver:
             )
         z1, z2 = at_least_float32(z1.detach()), at_least_float32(z2.detach())
         report = progress or (lambda fraction, text: None)
-        problem = _Problem(self, z1, z2, seed)
+        problem = _Problem.divide(self, z1, z2, seed)
         generator = torch.Generator().manual_seed(seed)
 
         strategy = self.strategy
@@ -223,7 +241,7 @@ class PartitionSolver:
 
     def _factor(self, factor: Tensor | None, problem: _Problem) -> Tensor:
         """The partition by a known factor."""
-        images = len(problem.z1)
+        images = len(problem.mean)
         if factor is None:
             raise UserError(
                 "PartitionSolver.strategy='factor' needs the factor of each image: have the "
@@ -261,53 +279,121 @@ class PartitionSolver:
         self, problem: _Problem, generator: torch.Generator, report: Progress
     ) -> tuple[Tensor, list[float], str]:
         """Local moves from each start; the best partition, its history and its start."""
+        blocks = len(problem.index)
+        if blocks == 1:
+            return self._best_start(problem, generator, report)
+        # One block is enough to tell which start is best, and what the subsets have in common.
+        own_share = 0.5
+        sample = problem.part(problem.index[0])
+        assignment, _, start = self._best_start(
+            sample, generator, partial(_report_part, report, 0.0, own_share)
+        )
+        assignment = problem.extend(assignment)
+        history = [problem.objective_and_gradient(assignment)[0]]
+        for number in range(blocks):
+            assignment, values = self._moves(problem, assignment, block=number)
+            history += [history[-1] + value - values[0] for value in values[1:]]
+            report(
+                own_share + (1 - own_share) * (number + 1) / blocks,
+                f'block {number + 1}/{blocks}: objective {history[-1]:.4f}',
+            )
+        return assignment, history, start
+
+    def _best_start(
+        self, problem: _Problem, generator: torch.Generator, report: Progress
+    ) -> tuple[Tensor, list[float], str]:
+        """The best of local moves from all starts, for a problem of one block."""
         names: list[str] = []
         for start in self.starts:
             components = range(1, min(3, problem.mean.shape[1]) + 1)
             names += [f'pca {number}' for number in components] if start == 'pca' else [start]
         best: tuple[Tensor, list[float], str] | None = None
         for number, name in enumerate(names):
-            # The first half of a start's share of the progress is the making of it.
-            report_start = partial(_report_part, report, number / len(names), 0.5 / len(names))
-            assignment, _ = self._start(name, problem, generator, report_start)
-            assignment, history = self._moves(
-                problem, assignment, partial(_report_start, report_start, name)
-            )
-            if best is None or history[-1] > best[1][-1]:
-                best = assignment, history, name
+            report_start = partial(_report_part, report, number / len(names), 1 / len(names))
+            if name == 'clusters':
+                starts = self._clusters(problem, generator, report_start)
+            else:
+                starts = [self._start(name, problem, generator, report_start)[0]]
+            for assignment in starts:
+                assignment, history = self._moves(problem, problem.within_bound(assignment))
+                if best is None or history[-1] > best[1][-1]:
+                    best = assignment, history, name
+            assert best is not None
+            report_start(1.0, f'{name}: best objective {best[1][-1]:.4f}')
         assert best is not None
         return best
 
     def _moves(
-        self, problem: _Problem, assignment: Tensor, report: Callable[[str], None]
+        self, problem: _Problem, assignment: Tensor, block: int | None = None
     ) -> tuple[Tensor, list[float]]:
-        """Hard local moves until no move of 0.02 % of the images raises the objective."""
-        value, gradient = problem.objective_and_gradient(assignment)
+        """Hard local moves until no move of 0.02 % of the images raises the objective.
+
+        Args:
+            problem: The problem.
+            assignment: Partition to start from, ``(N,)``.
+            block: Move the images of this block only. Defaults to None, all.
+
+        Returns:
+            The partition, and the objective after each step; of one block, up to a constant.
+        """
+        rows = slice(None) if block is None else problem.index[block]
+        value, gradient = problem.objective_and_gradient(assignment, block)
         history = [value]
         fraction = 0.2
         while True:
-            own = gradient.gather(1, assignment[:, None])
-            gain, target = (gradient - own).max(1)
+            own = assignment[rows]
+            part = gradient[rows]
+            gain, target = (part - part.gather(1, own[:, None])).max(1)
             gaining = (gain > 0).nonzero().flatten()
             count = int(fraction * len(gaining))
-            if count < max(1, 0.0002 * len(assignment)):
+            if count < max(1, 0.0002 * len(own)):
                 return assignment, history
             movers = gaining[gain[gaining].topk(count).indices]
+            moved_part = own.clone()
+            moved_part[movers] = target[movers]
             moved = assignment.clone()
-            moved[movers] = target[movers]
-            new_value, new_gradient = problem.objective_and_gradient(moved)
-            if new_value > value:
-                assignment, value, gradient = moved, new_value, new_gradient
-                history.append(value)
-                report(f'objective {value:.4f}')
-            else:
-                fraction /= 2
+            moved[rows] = moved_part
+            if problem.allows(moved, assignment):
+                new_value, new_gradient = problem.objective_and_gradient(moved, block)
+                if new_value > value:
+                    assignment, value, gradient = moved, new_value, new_gradient
+                    history.append(value)
+                    continue
+            fraction /= 2
+
+    def _clusters(
+        self, problem: _Problem, generator: torch.Generator, report: Progress
+    ) -> list[Tensor]:
+        """Partitions that keep clusters whole: the best that a search finds for each number."""
+        images, subsets = len(problem.mean), self.num_subsets
+        sample, chosen = problem, torch.arange(images, device=problem.mean.device)
+        if images > _CLUSTER_IMAGES:
+            chosen = torch.randperm(images, generator=generator)[:_CLUSTER_IMAGES].sort().values
+            chosen = chosen.to(problem.mean.device)
+            sample = problem.part(chosen)
+        found = []
+        for number, per_subset in enumerate(_CLUSTERS):
+            # Each has an image among those that the search looks at.
+            count = max(subsets, min(per_subset * subsets, len(chosen) // 10))
+            cluster = kmeans(problem.mean, count, generator)
+            objective = ClusterObjective(
+                sample.similarities(0)[0],
+                cluster[chosen],
+                count,
+                subsets,
+                self.irm_weight,
+                self.balance,
+            )
+            deals = search_clusters(objective, generator, sample.least)
+            found += [deal[cluster] for deal in deals[:_CLUSTER_RESULTS]]
+            report((number + 1) / len(_CLUSTERS), f'clusters: {len(deals)} deals of {count}')
+        return found
 
     def _authors(
         self, problem: _Problem, generator: torch.Generator, report: Progress
     ) -> tuple[Tensor, list[float]]:
         """The authors' optimiser of the soft partition."""
-        images, device = len(problem.z1), problem.z1.device
+        draws, images, device = *problem.z1.shape[:2], problem.z1.device
         logits = torch.randn(images, self.num_subsets, generator=generator).to(problem.z1)
         logits.requires_grad_()
         optimizer = torch.optim.Adam([logits], lr=0.5)
@@ -326,7 +412,8 @@ class PartitionSolver:
                 used[index] = logits.detach()[index]
                 if len(index) < 2:
                     continue
-                block = next(problem.blocks())[1] if whole else problem.block(index)
+                draw = epoch % draws
+                block = problem.similarities(0)[draw] if whole else problem.block(index, draw)
                 weights = logits[index].softmax(1)
                 objective = block_objective(block, weights, self.irm_weight)
                 objective = objective + balance_term(weights.mean(0), self.balance)
@@ -345,57 +432,126 @@ class PartitionSolver:
         return best_logits.argmax(1), history
 
 
-def _report_start(report: Progress, start: str, text: str) -> None:
-    report(1.0, f'{start}: {text}')
-
-
 def _report_part(report: Progress, begin: float, share: float, fraction: float, text: str) -> None:
     report(begin + share * fraction, text)
 
 
 class _Problem:
-    """The objective of hard partitions of a set of features, block by block."""
+    """The objective of hard partitions of a set of features, block by block.
 
-    def __init__(self, solver: PartitionSolver, z1: Tensor, z2: Tensor, seed: int) -> None:
+    Args:
+        solver: The solver, for its options.
+        z1: Projections of the first view, ``(M, N, D)``, of M draws.
+        z2: Projections of the second view, alike.
+        index: Images of each block.
+    """
+
+    def __init__(
+        self, solver: PartitionSolver, z1: Tensor, z2: Tensor, index: Sequence[Tensor]
+    ) -> None:
         self.solver = solver
         self.z1, self.z2 = z1, z2
-        self.mean = F.normalize(z1 + z2, dim=1)  # of the two views
-        images = len(z1)
+        self.mean = F.normalize((z1 + z2).sum(0), dim=1)  # of the draws and the two views
+        self.index = index
+        self.kept: dict[int, list[SimilarityBlock]] = {}
+        images, subsets = len(self.mean), solver.num_subsets
+        # With the relaxed balance: three quarters of the least share at its bound.
+        relaxed = solver.balance == 'relaxed'
+        self.least = int(0.75 * images / (subsets + 1)) if relaxed else 0
+
+    @classmethod
+    def divide(cls, solver: PartitionSolver, z1: Tensor, z2: Tensor, seed: int) -> _Problem:
+        """The problem of all images, in random blocks of almost equal sizes."""
+        images = z1.shape[1]
         blocks = max(1, -(-images // solver.block_size))
         if blocks == 1:
             order = torch.arange(images)
         else:
             order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
-        # Sorted within a block and of almost equal sizes, so that no block is left with one image.
-        self.index = [part.sort().values.to(z1.device) for part in order.tensor_split(blocks)]
-        self.kept: dict[int, SimilarityBlock] = {}
+        # Sorted within a block; equal sizes, so that no block is left with one image.
+        index = [part.sort().values.to(z1.device) for part in order.tensor_split(blocks)]
+        return cls(solver, z1, z2, index)
 
-    def block(self, index: Tensor) -> SimilarityBlock:
+    def part(self, images: Tensor) -> _Problem:
+        """The problem of some of the images, in one block."""
+        whole = torch.arange(len(images), device=images.device)
+        return _Problem(self.solver, self.z1[:, images], self.z2[:, images], [whole])
+
+    def extend(self, assignment: Tensor) -> Tensor:
+        """Carry a partition of the first block over to all images, by a linear fit."""
+        first = self.index[0]
+        ones = self.mean.new_ones(len(self.mean), 1)
+        features = torch.cat((self.mean, ones), 1).double()
+        known = features[first]
+        target = F.one_hot(assignment, self.solver.num_subsets).double()
+        ridge = 1e-3 * len(first) / features.shape[1]
+        gram = known.T @ known + ridge * torch.eye(known.shape[1]).to(known)
+        extended = (features @ torch.linalg.solve(gram, known.T @ target)).argmax(1)
+        extended[first] = assignment
+        return extended
+
+    def allows(self, moved: Tensor, assignment: Tensor) -> bool:
+        """Whether a move makes no subset too small, or smaller than it was if it is already."""
+        if not self.least:
+            return True
+        subsets = self.solver.num_subsets
+        before, after = (torch.bincount(a, minlength=subsets) for a in (assignment, moved))
+        return bool((after >= before.clamp(max=self.least)).all())
+
+    def within_bound(self, assignment: Tensor) -> Tensor:
+        """Raise subsets that are too small to the bound, by the images that lose least by it."""
+        subsets = self.solver.num_subsets
+        target = -(-len(assignment) // (subsets + 1))
+        sizes = torch.bincount(assignment, minlength=subsets)
+        if int(sizes.min()) >= self.least:
+            return assignment
+        _, gradient = self.objective_and_gradient(assignment)
+        assignment = assignment.clone()
+        for small in (sizes < self.least).nonzero().flatten().tolist():
+            while (need := target - int(sizes[small])) > 0:
+                largest = int(sizes.argmax())
+                donors = (assignment == largest).nonzero().flatten()
+                gain = gradient[donors, small] - gradient[donors, largest]
+                count = min(need, len(donors) - target)
+                if count < 1:  # too few images for so many subsets
+                    return assignment
+                assignment[donors[gain.topk(count).indices]] = small
+                sizes = torch.bincount(assignment, minlength=subsets)
+        return assignment
+
+    def block(self, index: Tensor, draw: int) -> SimilarityBlock:
         solver = self.solver
         return similarity_block(
-            self.z1[index],
-            self.z2[index],
+            self.z1[draw, index],
+            self.z2[draw, index],
             solver.temperature,
             solver.irm_temperature,
             solver.penalty,
         )
 
-    def blocks(self) -> Iterator[tuple[Tensor, SimilarityBlock]]:
-        for number, index in enumerate(self.index):
-            block = self.kept.get(number)
-            if block is None:
-                block = self.block(index)
-                # Two matrices of (2B, 2B) and one of half that size.
-                size = 10 * len(index) ** 2 * self.z1.element_size()
-                if (len(self.kept) + 1) * size <= _KEPT_BYTES:
-                    self.kept[number] = block
-            yield index, block
+    def similarities(self, number: int) -> list[SimilarityBlock]:
+        """Those of a block, one a draw; as many blocks as fit are kept, and the last one."""
+        if number not in self.kept:
+            index, draws = self.index[number], len(self.z1)
+            # Two matrices of (2B, 2B) and one of half that size.
+            size = 10 * draws * len(index) ** 2 * self.z1.element_size()
+            while self.kept and (len(self.kept) + 1) * size > _KEPT_BYTES:
+                del self.kept[next(reversed(self.kept))]
+            self.kept[number] = [self.block(index, draw) for draw in range(draws)]
+        return self.kept[number]
 
     @torch.enable_grad()
-    def objective_and_gradient(self, assignment: Tensor) -> tuple[float, Tensor]:
-        """Objective of a hard partition, and its gradient by the weights, ``(N, K)``."""
+    def objective_and_gradient(
+        self, assignment: Tensor, block: int | None = None
+    ) -> tuple[float, Tensor]:
+        """Objective of a hard partition, and its gradient by the weights, ``(N, K)``.
+
+        Args:
+            assignment: The partition, ``(N,)``.
+            block: Leave the other blocks out of the objective; the balance is that of all images.
+        """
         solver = self.solver
-        weights = F.one_hot(assignment, solver.num_subsets).to(self.z1.dtype).requires_grad_()
+        weights = F.one_hot(assignment, solver.num_subsets).to(self.mean.dtype).requires_grad_()
         balance = balance_term(weights.mean(0), solver.balance)
         (gradient,) = (
             torch.autograd.grad(balance, weights)
@@ -403,11 +559,14 @@ class _Problem:
             else (torch.zeros_like(weights),)
         )
         value = float(balance.detach())
-        for index, block in self.blocks():
-            part = weights.detach()[index].requires_grad_()
-            objective = block_objective(block, part, solver.irm_weight)
-            share = len(index) / len(assignment)
-            (part_gradient,) = torch.autograd.grad(share * objective, part)
-            gradient[index] += part_gradient
-            value += share * float(objective.detach())
+        for number in range(len(self.index)) if block is None else (block,):
+            index = self.index[number]
+            similarities = self.similarities(number)
+            share = len(index) / len(assignment) / len(similarities)
+            for similarity in similarities:
+                part = weights.detach()[index].requires_grad_()
+                objective = block_objective(similarity, part, solver.irm_weight)
+                (part_gradient,) = torch.autograd.grad(share * objective, part)
+                gradient[index] += part_gradient
+                value += share * float(objective.detach())
         return value, gradient

@@ -1,0 +1,75 @@
+"""The objective of whole clusters against that of their images, and the search over them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ipirm_mm.functional import soft_partition_objective
+from ipirm_mm.functional.partition import similarity_block
+from ipirm_mm.partition.cluster_search import ClusterObjective, search_clusters
+
+
+def features(images, width=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randn(images, width, generator=generator, dtype=torch.float64)
+    noise = torch.randn(2, images, width, generator=generator, dtype=torch.float64)
+    return tuple(F.normalize(base + 0.4 * view, dim=1) for view in noise)
+
+
+def build(z1, z2, cluster, count, subsets, penalty, balance, irm_temperature=None):
+    block = similarity_block(z1, z2, 0.5, irm_temperature, penalty)
+    return ClusterObjective(block, cluster, count, subsets, 0.5, balance)
+
+
+@pytest.mark.parametrize('balance', ['relaxed', 'strict', 'none'])
+@pytest.mark.parametrize('irm_temperature', [None, 0.3])
+@pytest.mark.parametrize('subsets', [2, 3])
+@pytest.mark.parametrize('penalty', ['scalar', 'vector'])
+def test_objective_of_whole_clusters(penalty, subsets, irm_temperature, balance):
+    images, count = 120, 7
+    z1, z2 = features(images)
+    generator = torch.Generator().manual_seed(1)
+    cluster = torch.randint(count, (images,), generator=generator)
+    cluster[:count] = torch.arange(count)
+    deals = torch.randint(subsets, (9, count), generator=generator)
+    deals[0], deals[1, 1:], deals[1, 0] = 0, 0, 1  # an empty subset, and one of one cluster
+    values = build(z1, z2, cluster, count, subsets, penalty, balance, irm_temperature)(deals)
+    for value, deal in zip(values, deals):
+        weights = F.one_hot(deal[cluster], subsets).double()
+        expected = soft_partition_objective(
+            z1, z2, weights, 0.5, irm_temperature, 0.5, penalty, balance
+        )
+        # Of the vector dummy the columns of the negatives are left out.
+        tolerance = 1e-10 if penalty == 'scalar' else 0.02
+        torch.testing.assert_close(value, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize('subsets', [2, 3])
+def test_search_finds_the_best_of_all_deals(subsets):
+    images, count = 90, 7
+    z1, z2 = features(images, seed=3)
+    cluster = torch.arange(images) % count
+    cluster = cluster[torch.randperm(images, generator=torch.Generator().manual_seed(0))]
+    objective = build(z1, z2, cluster, count, subsets, 'scalar', 'relaxed')
+    everything = torch.tensor(list(itertools.product(range(subsets), repeat=count)))
+    least = 15
+    fits = (objective.sizes(everything) >= least).all(1)
+    best = objective(everything[fits]).max()
+    deals = search_clusters(objective, torch.Generator().manual_seed(0), least)
+    values = objective(torch.stack(deals))
+    torch.testing.assert_close(values[0], best)
+    assert values.tolist() == sorted(values.tolist(), reverse=True)
+    assert (objective.sizes(torch.stack(deals)) >= least).all()
+    again = search_clusters(objective, torch.Generator().manual_seed(0), least)
+    assert torch.equal(deals[0], again[0])
+
+
+def test_search_ends_where_no_move_is_allowed():
+    z1, z2 = features(20)
+    objective = build(z1, z2, torch.arange(20) % 2, 2, 2, 'scalar', 'none')
+    deals = search_clusters(objective, torch.Generator().manual_seed(0), least=10, budget=50)
+    assert len(deals) >= 1
