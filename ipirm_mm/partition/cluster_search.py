@@ -41,11 +41,11 @@ class ClusterObjective:
         self.num_subsets = num_subsets
         self.irm_weight = irm_weight
         self.balance = balance
-        self.size = torch.bincount(cluster, minlength=num_clusters)  # (C,)
         member = F.one_hot(cluster, num_clusters).to(block.exp.dtype)  # (B, C)
+        self.size = member.sum(0)  # (C,)
         # Sums over the clusters of the negatives, by the cluster of the anchor: (anchors, C) each.
         anchors = cluster.repeat(2).argsort(stable=True)
-        parts = (2 * self.size).tolist()
+        parts = (2 * self.size).long().tolist()
 
         def by_cluster(values: Tensor) -> tuple[Tensor, ...]:
             return values[anchors].split(parts)
@@ -102,7 +102,7 @@ class ClusterObjective:
 
         loss = mean([part + constant for part, constant in zip(losses, self.constant)])
         penalty = mean(gradients).square()
-        balance = torch.stack([balance_term(row, self.balance) for row in sizes / self.size.sum()])
+        balance = torch.vmap(balance_term, (0, None))(sizes / self.size.sum(), self.balance)
         return loss.mean(1) + self.irm_weight * penalty.mean(1) + balance
 
 
@@ -110,7 +110,7 @@ def search_clusters(
     objective: ClusterObjective,
     generator: torch.Generator,
     least: int = 0,
-    budget: int = 30_000,
+    budget: int = 10_000,
 ) -> list[Tensor]:
     """Steepest ascent over moves of one cluster and exchanges of two, with restarts.
 
@@ -120,7 +120,7 @@ def search_clusters(
         objective: The objective.
         generator: Source of the deals, on the processor.
         least: Least size of a subset. Defaults to 0.
-        budget: Number of deals looked at. Defaults to 30,000.
+        budget: Number of deals looked at. Defaults to 10,000.
 
     Returns:
         The different deals in which ascents ended, ``(C,)`` each, best first.
@@ -130,7 +130,7 @@ def search_clusters(
     order = torch.randperm(clusters, generator=generator).to(device)
     deal = torch.empty_like(order)
     before = size[order].cumsum(0) - size[order]
-    deal[order] = before * subsets // size.sum()
+    deal[order] = (before * subsets / size.sum()).long()
     found: list[tuple[float, Tensor]] = []
     left = budget
     while left > 0:

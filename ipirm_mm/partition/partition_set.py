@@ -88,17 +88,21 @@ class PartitionSet(BaseModule):
             room[: self._count] = self.found
         self.assignments = room
 
-    def add(self, assignment: Tensor) -> None:
-        """Add a partition.
+    def add(self, assignment: Tensor, drop: int | None = None) -> None:
+        """Add a partition; the oldest is the first.
 
         Args:
             assignment: Subset of each image, ``(N,)``, integers in ``[0, num_subsets)``; the same
                 on every rank.
+            drop: Index of a partition to drop for it. Defaults to None, none.
 
         Raises:
-            ValueError: If there is no room, the length is wrong, or a subset does not exist.
+            ValueError: If there is no room, the length is wrong, or a subset or the partition to
+                drop does not exist.
         """
-        if self._count == self.capacity:
+        if drop is not None and not 0 <= drop < self._count:
+            raise ValueError(f'there is no partition {drop} to drop: there are {self._count}')
+        if drop is None and self._count == self.capacity:
             raise ValueError(f'no room for another partition: capacity is {self.capacity}')
         if tuple(assignment.shape) != (self.num_images,):
             raise ValueError(
@@ -109,6 +113,9 @@ class PartitionSet(BaseModule):
             raise ValueError(
                 f'assignment must be in [0, {self.num_subsets}), but has values {low} to {high}'
             )
+        if drop is not None:
+            self.assignments[drop : self._count - 1] = self.found[drop + 1 :].clone()
+            self._count -= 1
         self.assignments[self._count] = assignment.to(self.assignments)
         self._count += 1
         self.count.fill_(self._count)

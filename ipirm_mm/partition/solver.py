@@ -31,8 +31,8 @@ STARTS = ('authors', 'kmeans', 'clusters', 'pca', 'random')
 # Bytes of similarities that are kept between evaluations; making them costs ten evaluations.
 _KEPT_BYTES = 2 * 2**30
 # The start 'clusters': how many clusters a subset, one search each; images that a search looks at;
-# and how many of its results are moved on.
-_CLUSTERS, _CLUSTER_IMAGES, _CLUSTER_RESULTS = (5, 10, 15), 2048, 3
+# ways to deal them out that it looks at, for each image; and how many results are moved on.
+_CLUSTERS, _CLUSTER_IMAGES, _CLUSTER_BUDGET, _CLUSTER_RESULTS = (5, 10, 15), 2048, 12, 3
 
 Progress = Callable[[float, str], None]
 
@@ -371,7 +371,7 @@ class PartitionSolver:
             chosen = torch.randperm(images, generator=generator)[:_CLUSTER_IMAGES].sort().values
             chosen = chosen.to(problem.mean.device)
             sample = problem.part(chosen)
-        found = []
+        found: list[tuple[float, Tensor]] = []
         for number, per_subset in enumerate(_CLUSTERS):
             # Each has an image among those that the search looks at.
             count = max(subsets, min(per_subset * subsets, len(chosen) // 10))
@@ -384,10 +384,14 @@ class PartitionSolver:
                 self.irm_weight,
                 self.balance,
             )
-            deals = search_clusters(objective, generator, sample.least)
-            found += [deal[cluster] for deal in deals[:_CLUSTER_RESULTS]]
+            budget = _CLUSTER_BUDGET * len(chosen)
+            deals = search_clusters(objective, generator, sample.least, budget)
+            for deal in deals[:_CLUSTER_RESULTS]:
+                assignment = deal[cluster]
+                found.append((problem.objective_and_gradient(assignment)[0], assignment))
             report((number + 1) / len(_CLUSTERS), f'clusters: {len(deals)} deals of {count}')
-        return found
+        found.sort(key=lambda result: -result[0])
+        return [assignment for _, assignment in found[:_CLUSTER_RESULTS]]
 
     def _authors(
         self, problem: _Problem, generator: torch.Generator, report: Progress

@@ -17,6 +17,7 @@ from mmengine.registry import FUNCTIONS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ipirm_mm.datasets import base_dataset
@@ -25,6 +26,8 @@ from ipirm_mm.evaluation import ProgressBar, extract_features
 from ipirm_mm.functional import mutual_information, normalized_mutual_information
 from ipirm_mm.partition import PartitionResult, PartitionSolver
 from ipirm_mm.visualization import partition_grid
+
+DROPS = ('oldest', 'most_alike')
 
 
 @HOOKS.register_module()
@@ -57,6 +60,13 @@ class PartitionUpdateHook(Hook):
             code does.
         max_partitions: Most partitions to find; 0 for a control without any. Defaults to None,
             no limit.
+        max_kept: Most partitions to keep: 1 replaces the earlier one by each new one. Defaults to
+            None, all are kept.
+        drop: Which of the earlier ones goes for a new one when there are ``max_kept``:
+            ``'oldest'``, or ``'most_alike'``, the one with the highest mean normalised mutual
+            information with the others. Defaults to ``'oldest'``.
+        draws: Draws of the augmentation that a partition is found by (the authors' code: one with
+            ``--offline``, otherwise a new one for each epoch of its optimiser). Defaults to 1.
         solver: Arguments of :class:`ipirm_mm.partition.PartitionSolver`. Its ``num_subsets``,
             ``temperature``, ``irm_temperature`` and ``penalty`` are the model's unless given.
             Defaults to None.
@@ -76,11 +86,17 @@ class PartitionUpdateHook(Hook):
         interval: int = 50,
         update_before_train: bool = False,
         max_partitions: int | None = None,
+        max_kept: int | None = None,
+        drop: str = 'oldest',
+        draws: int = 1,
         solver: dict[str, Any] | None = None,
         batch_size: int | None = None,
     ) -> None:
-        if interval < 1:
-            raise UserError(f'PartitionUpdateHook.interval must be at least 1, but is {interval}')
+        for name, value in (('interval', interval), ('max_kept', max_kept), ('draws', draws)):
+            if value is not None and value < 1:
+                raise UserError(f'PartitionUpdateHook.{name} must be at least 1, but is {value}')
+        if drop not in DROPS:
+            raise UserError(f'PartitionUpdateHook.drop must be one of {DROPS}, but is {drop!r}')
         if max_partitions is not None and max_partitions < 0:
             raise UserError(
                 f'PartitionUpdateHook.max_partitions must not be negative, but is {max_partitions}'
@@ -88,11 +104,18 @@ class PartitionUpdateHook(Hook):
         self.interval = interval
         self.update_before_train = update_before_train
         self.max_partitions = max_partitions
+        self.max_kept = max_kept
+        self.drop = drop
+        self.draws = draws
         self.solver_cfg = dict(solver or {})
         self.batch_size = batch_size
 
     def _is_due(self, epoch: int) -> bool:
         return self.update_before_train if epoch == 0 else epoch % self.interval == 0
+
+    def _due_before(self, epoch: int) -> int:
+        """How many partitions are found before an epoch, so that a resumed run counts on."""
+        return sum(self._is_due(earlier) for earlier in range(epoch))
 
     def before_run(self, runner: Runner) -> None:
         """Check the data set, build the solver, and make room for the partitions."""
@@ -108,7 +131,8 @@ class PartitionUpdateHook(Hook):
         if not hasattr(model, 'partitions'):
             raise UserError(
                 f'PartitionUpdateHook needs an IP-IRM model, but the model is a '
-                f'{type(model).__name__}: set model.type to IPIRMSimCLR, or remove the hook'
+                f'{type(model).__name__}: set model.type to IPIRMSimCLR or IPIRMSimSiam, or '
+                'remove the hook'
             )
         num_images = len(base_dataset(runner.train_dataloader.dataset))
         num_subsets = model.partitions.num_subsets
@@ -129,32 +153,23 @@ class PartitionUpdateHook(Hook):
                 f'PartitionUpdateHook.solver.num_subsets is {self.solver.num_subsets}, but '
                 f'model.num_subsets is {num_subsets}: leave the former out'
             )
-        due = sum(self._is_due(epoch) for epoch in range(runner.train_loop.max_epochs))
-        if self.max_partitions is not None:
-            due = min(due, self.max_partitions)
-        model.partitions.allocate(due, num_images)
+        room = self._due_before(runner.train_loop.max_epochs)
+        for limit in (self.max_partitions, self.max_kept):
+            room = room if limit is None else min(room, limit)
+        model.partitions.allocate(room, num_images)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Tell the epoch, and find a partition if one is due."""
         model = _unwrap(runner.model)
         model.set_epoch(runner.epoch)
-        dataset = base_dataset(runner.train_dataloader.dataset)
-        for transform in dataset.pipeline.transforms:
-            if hasattr(transform, 'set_epoch'):
-                transform.set_epoch(runner.epoch, runner.seed)
-        full = self.max_partitions is not None and len(model.partitions) >= self.max_partitions
+        _set_epoch(runner, runner.seed)
+        number = self._due_before(runner.epoch) + 1
+        full = self.max_partitions is not None and number > self.max_partitions
         if self._is_due(runner.epoch) and not full:
-            self._update(runner, model)
+            self._update(runner, model, number)
 
-    def _update(self, runner: Runner, model: Any) -> None:
-        number = len(model.partitions) + 1
-        data = extract_features(
-            model,
-            self._feature_dataloader(runner),
-            embed=model.embed,
-            description=f'partition {number}: features',
-        )
-        z1, z2 = data['features']
+    def _update(self, runner: Runner, model: Any, number: int) -> None:
+        z1, z2, data = self._features(runner, model, number)
         assignment = torch.zeros(model.partitions.num_images, dtype=torch.uint8, device=z1.device)
         result: PartitionResult | None = None
         error = ''
@@ -179,11 +194,43 @@ class PartitionUpdateHook(Hook):
         if failed:
             raise UserError(error or 'rank 0 found no partition; its message says why')
         broadcast(assignment)
-        model.partitions.add(assignment)
+        model.partitions.add(assignment, self._dropped(model.partitions.found, assignment))
         if result is not None:
             self._report(runner, result, number, data)
 
-    def _feature_dataloader(self, runner: Runner) -> DataLoader:
+    def _dropped(self, found: Tensor, assignment: Tensor) -> int | None:
+        """Which of the partitions ``(P, N)`` goes for a new one; the same on every rank."""
+        if self.max_kept is None or len(found) < self.max_kept:
+            return None
+        if self.drop == 'oldest':
+            return 0
+        everything = torch.cat((found, assignment[None])).cpu().long()
+        alike = [
+            sum(float(normalized_mutual_information(row, other)) for other in everything)
+            for row in everything[:-1]
+        ]
+        return max(range(len(alike)), key=alike.__getitem__)
+
+    def _features(
+        self, runner: Runner, model: Any, number: int
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Projections of both views, ``(draws, N, D)`` each, and what is known of the images."""
+        views = []
+        for draw in range(self.draws):
+            _set_epoch(runner, runner.seed + draw)
+            data = extract_features(
+                model,
+                self._feature_dataloader(runner, draw),
+                embed=model.embed,
+                description=f'partition {number}: features'
+                + (f', draw {draw + 1}/{self.draws}' if self.draws > 1 else ''),
+            )
+            views.append(torch.stack(data['features']))
+        _set_epoch(runner, runner.seed)
+        z1, z2 = torch.stack(views, 1)
+        return z1, z2, data
+
+    def _feature_dataloader(self, runner: Runner, draw: int) -> DataLoader:
         """The training data in order, each image once, through the training pipeline."""
         train = runner.train_dataloader
         dataset = base_dataset(train.dataset)
@@ -197,7 +244,7 @@ class PartitionUpdateHook(Hook):
                 worker_init_fn,
                 num_workers=train.num_workers,
                 rank=get_rank(),
-                seed=runner.seed + runner.epoch,
+                seed=runner.seed + runner.epoch + draw,
             ),
         )
 
@@ -271,6 +318,14 @@ class _SampleImages:
     def __getitem__(self, index: int) -> Any:
         image = self.pipeline(self.dataset.get_data_info(int(index)))['img']
         return image[..., ::-1].copy()  # BGR, as OpenMMLab loads, to RGB
+
+
+def _set_epoch(runner: Runner, seed: int) -> None:
+    """Tell the transforms of the training pipeline that ask for it epoch and seed."""
+    dataset = base_dataset(runner.train_dataloader.dataset)
+    for transform in dataset.pipeline.transforms:
+        if hasattr(transform, 'set_epoch'):
+            transform.set_epoch(runner.epoch, seed)
 
 
 def _unwrap(model: Any) -> Any:
