@@ -19,6 +19,7 @@ class SmallConvNet(BaseModule):
         in_channels: Number of image channels. Defaults to 3.
         norm_cfg: Config of the normalisation. Defaults to group normalisation, which, unlike batch
             normalisation, does not depend on how a batch is dealt out to processes.
+        frozen: Whether its weights are left as they are, in ``eval`` mode. Defaults to False.
         init_cfg: Initialisation config. Defaults to None, which means ``ConvModule``'s own,
             Kaiming's.
     """
@@ -28,6 +29,7 @@ class SmallConvNet(BaseModule):
         channels: Sequence[int] = (32, 64, 128),
         in_channels: int = 3,
         norm_cfg: dict | None = None,
+        frozen: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -39,6 +41,13 @@ class SmallConvNet(BaseModule):
                 for narrow, wide in zip(widths, widths[1:])
             )
         )
+
+        self.frozen = frozen
+        self.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> SmallConvNet:
+        """Set the mode; a frozen network stays in ``eval`` mode."""
+        return super().train(mode and not self.frozen)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Map images ``(B, C, H, W)`` to a tuple with the last feature map."""

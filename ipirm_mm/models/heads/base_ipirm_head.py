@@ -45,8 +45,8 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
         reduction: ``'mean'`` or ``'sum'``. Defaults to ``'mean'``.
         penalise_batch: Whether ``reduction='mean'`` treats the batch as a whole like a subset too:
             its penalty counts and, where the risk of a subset is not the method's own loss, its
-            risk. With no partition this is the control that tells the effect of the subsets' loss
-            and penalty from that of the partitions. Defaults to False.
+            risk, from ``irm_begin`` on. With no partition this is the control that tells the
+            effect of the subsets' loss and penalty from that of the partitions. Defaults to False.
         irm_begin: Epochs of training before the penalty is applied. Defaults to 0.
         irm_growth: Epochs over which its weight then grows, in equal steps, to ``irm_weight``.
             Defaults to 0, at once.
@@ -164,7 +164,7 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
         else:
             if partitions:
                 loss = loss + subset_risks.mean() + weight * subset_penalties.mean()
-            if self.penalise_batch:
+            if self.penalise_batch and self._epoch >= self.irm_begin:
                 loss = loss + weight * batch_penalty
                 if not self.risk_is_own_loss:
                     loss = loss + risks.loss[0]

@@ -1,0 +1,10 @@
+# Linear probe at a laptop's scale: a frozen encoder of the configs beside this one, 100 epochs on
+# the labelled images, without augmentation. Give the encoder:
+#   python tools/train.py configs/quickstart/linear.py --cfg-options \
+#       model.backbone.init_cfg.checkpoint=work_dirs/ipirm_simclr/epoch_20.pth
+_base_ = ['supervised.py']
+
+model = dict(
+    backbone=dict(frozen=True, init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'))
+)
+train_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))

@@ -1,0 +1,214 @@
+"""Train quickstart configs side by side, and compare the encoders: for demo.py and table3.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import DefaultSampler, default_collate
+from mmpretrain.registry import DATASETS
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader
+
+from ipirm_mm.evaluation import LinearProbe, extract_features, knn_predict
+
+ROOT = Path(__file__).resolve().parents[1]
+DRAWS = 4
+
+
+class Run:
+    """One training of a quickstart config, in a process of its own.
+
+    A finished run is used again if nothing that it depends on has changed.
+
+    Args:
+        config: Name of the config.
+        folder: Work folder.
+        epochs: Epochs.
+        seed: Seed.
+        options: Further ``key=value`` for ``--cfg-options``.
+    """
+
+    def __init__(
+        self, config: str, folder: Path, epochs: int, seed: int, options: Sequence[str] = ()
+    ) -> None:
+        self.config = config
+        self.epochs = epochs
+        self.folder = folder.resolve()
+        self.checkpoint = self.folder / f'epoch_{epochs}.pth'
+        self.stamp = self.folder / 'fingerprint'
+        self.options = [
+            f'train_cfg.max_epochs={epochs}',
+            f'randomness.seed={seed}',
+            *options,
+        ]
+        self.fingerprint = self._fingerprint()
+        self.done = (
+            self.checkpoint.is_file()
+            and self.stamp.is_file()
+            and self.stamp.read_text() == self.fingerprint
+        )
+        self.reused = self.done
+        self.command = [
+            sys.executable,
+            str(ROOT / 'tools/train.py'),
+            str(ROOT / f'configs/quickstart/{config}.py'),
+            '--work-dir',
+            str(self.folder),
+            '--cfg-options',
+            *self.options,
+        ]
+        self.process: subprocess.Popen | None = None
+
+    def _fingerprint(self) -> str:
+        """Hash of all that the run depends on."""
+        digest = hashlib.sha256(f'{self.options} {torch.__version__}'.encode())
+        path = ROOT / f'configs/quickstart/{self.config}.py'
+        digest.update(Config.fromfile(path).pretty_text.encode())
+        for source in sorted((ROOT / 'ipirm_mm').rglob('*.py')):
+            digest.update(source.read_bytes())
+        return digest.hexdigest()
+
+    def start(self, threads: int) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        with open(self.folder / 'output.log', 'wb') as output:
+            self.process = subprocess.Popen(
+                self.command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, 'OMP_NUM_THREADS': str(threads)},
+            )
+
+    def poll(self) -> bool:
+        """Whether it has ended; raises if it failed."""
+        assert self.process is not None
+        status = self.process.poll()
+        if status is None:
+            return False
+        if status:
+            tail = (self.folder / 'output.log').read_text(errors='replace')[-1500:]
+            raise SystemExit(
+                f'error: {" ".join(self.command)} ended with status {status}:\n{tail}'
+            )
+        self.stamp.write_text(self.fingerprint)
+        self.done = True
+        return True
+
+    def records(self) -> list[dict[str, Any]]:
+        """What it logged so far."""
+        lines: list[dict[str, Any]] = []
+        for path in sorted(self.folder.glob('*/vis_data/scalars.json')):
+            for line in path.read_text().splitlines():
+                try:
+                    lines.append(json.loads(line))
+                except json.JSONDecodeError:  # a line that is just being written
+                    break
+        return lines
+
+    def epochs_done(self) -> float:
+        if self.done:
+            return self.epochs
+        epochs = [record['epoch'] for record in self.records() if 'loss' in record]
+        return max(epochs, default=1) - 1
+
+
+def train_all(runs: list[Run], console: Console) -> None:
+    """Train, as many at once as there are cores (at most 2), with progress and time left."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    )
+    slots = min(2, cores)
+    waiting = [run for run in runs if not run.done]
+    running: list[Run] = []
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        TextColumn('{task.percentage:>3.0f} %'),
+        TimeElapsedColumn(),
+        TextColumn('left'),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    try:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(
+                f'training {len(waiting)} encoders', total=sum(run.epochs for run in waiting)
+            )
+            todo = list(waiting)
+            while todo or running:
+                while todo and len(running) < slots:
+                    run = todo.pop(0)
+                    run.start(max(1, cores // slots))
+                    running.append(run)
+                time.sleep(1)
+                running = [run for run in running if not run.poll()]
+                progress.update(task, completed=sum(run.epochs_done() for run in waiting))
+    finally:
+        for run in running:
+            if run.process is not None and run.process.poll() is None:
+                run.process.terminate()
+
+
+def tinted_features(
+    model: Any, dataset: dict[str, Any], follow: float, seed: int
+) -> dict[str, torch.Tensor]:
+    """Pooled features of a data set, tinted with colours that follow the class to a degree."""
+    built = DATASETS.build(
+        dict(
+            type='FashionMNIST50',
+            **dataset,
+            pipeline=[
+                dict(type='TintByFactor', num_factors=10, follow=follow, seed=seed),
+                dict(type='PackInputs', meta_keys=('sample_idx', 'factor')),
+            ],
+        )
+    )
+    loader = DataLoader(
+        built,
+        batch_size=500,
+        sampler=DefaultSampler(built, shuffle=False, seed=0),
+        collate_fn=default_collate,
+    )
+    data = extract_features(model, loader, description='features')
+    return dict(x=data['features'][0], y=data['gt_label'], factor=data['factor'])
+
+
+def evaluate(model: Any, test_set: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """How often each test image is classified rightly, over several draws of the colours.
+
+    Args:
+        model: An encoder.
+        test_set: Config of the test images.
+
+    Returns:
+        ``(M,)``, 0 to 1, of ``knn`` (k = 20) and ``probe``, fitted to the 500 labelled images of
+        independent colours; ``shifted``, the probe fitted where colours follow the class for 90 %
+        of the images; and ``colour``, a probe of the ten colours.
+    """
+    correct: dict[str, list[torch.Tensor]] = dict(knn=[], probe=[], shifted=[], colour=[])
+    labelled = dict(split='train')
+    for draw in range(DRAWS):
+        free = tinted_features(model, labelled, 0.0, 10 * draw + 1)
+        tied = tinted_features(model, labelled, 0.9, 10 * draw + 2)
+        test = tinted_features(model, test_set, 0.0, 10 * draw + 3)
+        votes = knn_predict(free['x'], free['y'], test['x'], k=20)
+        correct['knn'].append(votes.argmax(1) == test['y'])
+        for name, train, target in (
+            ('probe', free, 'y'),
+            ('shifted', tied, 'y'),
+            ('colour', free, 'factor'),
+        ):
+            probe = LinearProbe().fit(train['x'], train[target])
+            correct[name].append(probe.predict(test['x']) == test[target])
+    return {name: torch.stack(hits).float().mean(0) for name, hits in correct.items()}
