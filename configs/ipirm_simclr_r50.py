@@ -1,4 +1,5 @@
-# Report, Table 3, row "SimCLR+IP-IRM": Stage I on 8 GPUs of 32 images each.
+# Report, Table 3, row "SimCLR+IP-IRM": Stage I on 8 GPUs of 32 images each. On 1 or 4 GPUs add
+# --auto-scale-lr.
 _base_ = [
     '_base_/models/ipirm_simclr_r50.py',
     '_base_/datasets/vipriors_simclr.py',
@@ -6,12 +7,13 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 
+knn_hook = dict(
+    type='KNNHook',
+    interval=25,
+    bank_dataloader=_base_.knn_bank,
+    query_dataloader=_base_.val_dataloader,
+)
 custom_hooks = [
     dict(type='PartitionUpdateHook', interval=50, solver=dict(strategy='local', irm_weight=0.5)),
-    dict(
-        type='KNNHook',
-        interval=25,
-        bank_dataloader=_base_.knn_bank,
-        query_dataloader=_base_.val_dataloader,
-    ),
+    knn_hook,
 ]

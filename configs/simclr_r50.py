@@ -3,12 +3,4 @@
 _base_ = ['ipirm_simclr_r50.py']
 
 model = dict(head=dict(irm_weight=0.0))
-custom_hooks = [
-    dict(type='PartitionUpdateHook', max_partitions=0),
-    dict(
-        type='KNNHook',
-        interval=25,
-        bank_dataloader=_base_.knn_bank,
-        query_dataloader=_base_.val_dataloader,
-    ),
-]
+custom_hooks = [dict(type='PartitionUpdateHook', max_partitions=0), _base_.knn_hook]

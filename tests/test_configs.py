@@ -1,4 +1,4 @@
-"""Every config builds, and its model takes a step; MMPretrain's interfaces accept ours."""
+"""Every config builds, takes a step and passes `val`; MMPretrain's interfaces accept ours."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
 from mmpretrain import FeatureExtractor, get_model
-from mmpretrain.registry import HOOKS, MODELS, TRANSFORMS
+from mmpretrain.registry import HOOKS, METRICS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from PIL import Image
 
@@ -24,45 +25,115 @@ CONFIGS = sorted(
 QUICKSTART = ROOT / 'configs/quickstart/ipirm_simclr.py'
 
 
+def sizes(path):
+    """Size of an image, of a view and of a test image."""
+    if 'quickstart' in path:
+        return 28, 28, 28
+    if 'stl10' in path:
+        return 96, 32, 96
+    if 'cifar100' in path:
+        return 32, 32, 32
+    return 250, 224, 224
+
+
 def test_there_are_configs():
-    assert 'configs/ipirm_simclr_r50.py' in CONFIGS and len(CONFIGS) >= 9
+    for name in ('ipirm_simclr_r50', 'ipirm_simsiam_r50', 'supervised_r50', 'linear_simsiam_r50'):
+        assert f'configs/{name}.py' in CONFIGS
+    assert len(CONFIGS) >= 30
 
 
 @pytest.mark.parametrize('path', CONFIGS)
-def test_config_builds_and_its_pipelines_and_model_work(path, tmp_path):
+def test_config_takes_a_step_and_passes_val(path, tmp_path):
     config = Config.fromfile(ROOT / path)
     assert 'ipirm_mm' in config.custom_imports['imports']
-    assert path.startswith('configs/quickstart') or 'Report' in (ROOT / path).read_text()
+    heading = (ROOT / path).read_text().split('\n_base_')[0]
+    origin = ('Report, ', "authors' script", 'laptop', 'Control: ')
+    assert any(word in heading for word in origin), 'what does it stand for?'
     for hook in config.get('custom_hooks', []):
         HOOKS.build(hook)
-    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    size, view, test_size = sizes(path)
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / 'image.png')
-    size = 28 if 'quickstart' in path else 224
-    batches = []
-    for loader in (config.train_dataloader, config.test_dataloader):
+
+    def batch(loader):
         pipeline = Compose([TRANSFORMS.build(step) for step in loader.dataset.pipeline])
         samples = []
         for index in range(2):
-            known = dict(sample_idx=index, gt_label=index, img_path=str(tmp_path / 'image.png'))
-            if 'quickstart' in path:
-                known['img'] = image[:28, :28].copy()
+            known = dict(sample_idx=index, gt_label=index)
+            if size == 250:
+                known['img_path'] = str(tmp_path / 'image.png')
+            else:
+                known['img'] = image.copy()
             samples.append(pipeline(known))
-        batches.append(default_collate(samples))
-    if path.endswith('linear_r50.py'):
+        return default_collate(samples)
+
+    if config.model.backbone.get('init_cfg'):  # the checkpoint of a linear probe
+        assert config.model.backbone.init_cfg.prefix == 'backbone.'
         config.model.backbone.pop('init_cfg')
     preprocessor = config.model.get('data_preprocessor') or config.data_preprocessor
     model = revert_sync_batchnorm(
         MODELS.build({**config.model, 'data_preprocessor': preprocessor})
     )
-    data = model.data_preprocessor(batches[0], True)
-    losses = model(**data, mode='loss')
-    losses['loss'].backward()
-    assert torch.isfinite(losses['loss'])
+    model.train()
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    frozen = 'linear' in path
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    data = batch(config.train_dataloader)
+    shape = (
+        data['inputs'][0][0].shape if 'SelfSup' in str(preprocessor) else data['inputs'][0].shape
+    )
+    assert shape[-2:] == (view, view)
+    logged = model.train_step(data, optimizer)
+    assert torch.isfinite(logged['loss'])
+    for name, value in model.state_dict().items():
+        if frozen and name.startswith('backbone'):
+            moves = path.endswith('_authors.py') and 'running' in name or 'num_batches' in name
+            assert moves or torch.equal(value, before[name]), name
+    changed = [name for name, value in model.state_dict().items() if (value != before[name]).any()]
+    assert any('running' not in name for name in changed)
+    if config.get('val_dataloader') is None:
+        assert path.endswith('own_images.py')
+        return
     model.eval()
-    data = model.data_preprocessor(batches[1], False)
-    assert data['inputs'].shape == (2, 3, size, size)
-    with torch.no_grad():
-        assert len(model(**data, mode='predict')) == 2
+    data = batch(config.val_dataloader)
+    assert data['inputs'][0].shape == (3, test_size, test_size)
+    outputs = model.val_step(data)
+    assert len(outputs) == 2
+    metric = METRICS.build(config.val_evaluator)
+    metric.process(data, [sample.to_dict() for sample in outputs])
+    scores = metric.evaluate(2)
+    assert scores and all(0 <= float(score) <= 100 for score in scores.values())
+
+
+@pytest.mark.parametrize(
+    'name', ['ipirm_simclr_r50', 'ipirm_simsiam_r50', 'supervised_r50', 'ipirm_simclr_stl10']
+)
+def test_learning_rate_scales_to_the_number_of_gpus(name):
+    """What --auto-scale-lr does on 8, 4 and 1 GPUs."""
+    from mmengine.runner import Runner
+
+    config = Config.fromfile(ROOT / f'configs/{name}.py')
+    per_gpu = config.train_dataloader.batch_size
+    base = config.auto_scale_lr.base_batch_size
+    assert base == 256
+    for gpus in (1, 4, 8):
+        layer = torch.nn.Linear(2, 2)
+        wrapper = build_optim_wrapper(layer, config.optim_wrapper)
+        lr = wrapper.param_groups[0]['lr']
+
+        class Fake:
+            """What scale_lr asks of a runner."""
+
+            _train_dataloader = dict(batch_size=per_gpu)
+            _optim_wrapper = wrapper
+            world_size = gpus
+            param_schedulers = None
+
+            class logger:  # noqa: N801
+                info = staticmethod(lambda text: None)
+
+        Runner.scale_lr(Fake(), wrapper, dict(enable=True, base_batch_size=base))
+        assert wrapper.param_groups[0]['lr'] == pytest.approx(lr * per_gpu * gpus / 256)
 
 
 def test_get_model_and_feature_extractor():

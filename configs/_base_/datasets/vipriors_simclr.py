@@ -1,6 +1,7 @@
-# The VIPriors subset of ImageNet: folders of classes, 50 images each, under train, val and test.
-dataset_type = 'CustomDataset'
-data_root = 'data/vipriors/'
+# The VIPriors subset of ImageNet, two views of SimCLR. For the final run on train and val:
+# --cfg-options train_dataloader.dataset.split="['train','val']"
+dataset_type = 'VIPriors'
+data_root = 'data/vipriors'
 data_preprocessor = dict(
     type='SelfSupDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
@@ -45,9 +46,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type=dataset_type, data_root=data_root, data_prefix='train', pipeline=train_pipeline
-    ),
+    dataset=dict(type=dataset_type, data_root=data_root, split='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=64,
@@ -55,9 +54,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type=dataset_type, data_root=data_root, data_prefix='val', pipeline=test_pipeline
-    ),
+    dataset=dict(type=dataset_type, data_root=data_root, split='val', pipeline=test_pipeline),
 )
 val_evaluator = dict(type='KNNAccuracy')
 val_cfg = dict()
@@ -71,7 +68,5 @@ knn_bank = dict(
     num_workers=8,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type=dataset_type, data_root=data_root, data_prefix='train', pipeline=test_pipeline
-    ),
+    dataset=dict(type=dataset_type, data_root=data_root, split='train', pipeline=test_pipeline),
 )
