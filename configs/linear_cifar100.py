@@ -1,5 +1,5 @@
-# The authors' script of the linear probe on CIFAR-100: Adam, 100 epochs, augmented. Here the encoder
-# is frozen with its batch normalisation, which linear_cifar100_authors.py leaves running.
+# The authors' script of the linear probe on CIFAR-100: Adam, 100 epochs, augmented. Here the
+# encoder is frozen with its batch normalisation, which linear_cifar100_authors.py leaves running.
 _base_ = ['_base_/datasets/cifar100_simclr.py', '_base_/default_runtime.py']
 
 model = dict(

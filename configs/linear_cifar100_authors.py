@@ -1,5 +1,5 @@
-# The authors' script of the linear probe on CIFAR-100 to the letter: the encoder is in train mode, so
-# that the statistics of its batch normalisation move, while its weights do not.
+# The authors' script of the linear probe on CIFAR-100 to the letter: the encoder is in train mode,
+# so that the statistics of its batch normalisation move, while its weights do not.
 _base_ = ['linear_cifar100.py']
 
 model = dict(backbone=dict(frozen_stages=-1, norm_eval=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,8 +26,23 @@ class LinearProbe:
         self.weight_decay = weight_decay
         self.max_iterations = max_iterations
 
-    def fit(self, features: Tensor, labels: Tensor) -> LinearProbe:
-        """Fit to ``(N, D)`` features and ``(N,)`` labels; returns itself."""
+    def fit(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        progress: Callable[[float], None] | None = None,
+    ) -> LinearProbe:
+        """Fit the classifier.
+
+        Args:
+            features: ``(N, D)``.
+            labels: ``(N,)`` long.
+            progress: Called with the share of the evaluations that are done, of the most that
+                there may be.
+
+        Returns:
+            Itself.
+        """
         features = features.double()
         self.mean = features.mean(0)
         self.scale = features.std(0).clamp(min=1e-8)
@@ -41,7 +58,14 @@ class LinearProbe:
             line_search_fn='strong_wolfe',
         )
 
+        # L-BFGS allows so many evaluations for its iterations.
+        most, evaluations = self.max_iterations * 5 // 4, 0
+
         def closure() -> Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            if progress is not None:
+                progress(min(1.0, evaluations / most))
             optimizer.zero_grad()
             loss = F.cross_entropy(F.linear(x, self.weight, self.bias), labels)
             loss = loss + self.weight_decay / 2 * self.weight.square().sum()

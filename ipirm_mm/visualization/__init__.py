@@ -2,5 +2,6 @@
 
 from .partition_grid import partition_grid
 from .report_page import format_table, write_report
+from .sample_images import SampleImages
 
-__all__ = ['format_table', 'partition_grid', 'write_report']
+__all__ = ['SampleImages', 'format_table', 'partition_grid', 'write_report']

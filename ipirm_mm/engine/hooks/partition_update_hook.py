@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dataset import Compose, DefaultSampler, worker_init_fn
+from mmengine.dataset import DefaultSampler, worker_init_fn
 from mmengine.dist import broadcast, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -25,7 +25,7 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import ProgressBar, extract_features
 from ipirm_mm.functional import mutual_information, normalized_mutual_information
 from ipirm_mm.partition import PartitionResult, PartitionSolver
-from ipirm_mm.visualization import partition_grid
+from ipirm_mm.visualization import SampleImages, partition_grid
 
 DROPS = ('oldest', 'most_alike')
 
@@ -288,7 +288,7 @@ class PartitionUpdateHook(Hook):
         folder = Path(runner.work_dir) / 'partitions'
         folder.mkdir(parents=True, exist_ok=True)
         picture = partition_grid(
-            _SampleImages(base_dataset(runner.train_dataloader.dataset)),
+            SampleImages(base_dataset(runner.train_dataloader.dataset)),
             result.assignment.cpu(),
             title=f'Partition {number}, before epoch {runner.epoch + 1}',
         )
@@ -298,26 +298,6 @@ class PartitionUpdateHook(Hook):
         temporary = stem.with_suffix('.json.part')
         temporary.write_text(json.dumps(record, indent=1))
         os.replace(temporary, stem.with_suffix('.json'))
-
-
-class _SampleImages:
-    """The images of a data set as RGB arrays, before they are augmented."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-        transforms = []
-        for transform in dataset.pipeline.transforms:
-            if hasattr(transform, 'pipelines') or type(transform).__name__ == 'PackInputs':
-                break
-            transforms.append(transform)
-        self.pipeline = Compose(transforms)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        image = self.pipeline(self.dataset.get_data_info(int(index)))['img']
-        return image[..., ::-1].copy()  # BGR, as OpenMMLab loads, to RGB
 
 
 def _set_epoch(runner: Runner, seed: int) -> None:
