@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ipirm_mm.functional import normalized_mutual_information
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -35,8 +37,83 @@ def fails_with(finished, *messages):
 
 
 def test_help():
-    for tool in ('train', 'test', 'demo'):
+    for tool in ('train', 'test', 'demo', 'table3'):
         assert '--work-dir' in run(f'tools/{tool}.py', '--help').stdout
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A checkpoint with two partitions, of a short training."""
+    folder = tmp_path_factory.mktemp('trained')
+    finished = run(
+        'tools/train.py',
+        'configs/quickstart/ipirm_simclr_report.py',
+        '--work-dir',
+        folder,
+        '--cfg-options',
+        'train_dataloader.dataset.indices=320',
+        'train_dataloader.batch_size=64',
+        'train_cfg.max_epochs=3',
+        'custom_hooks.0.interval=1',
+        'custom_hooks.1.interval=10',
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return folder / 'epoch_3.pth'
+
+
+SHOW = 'tools/analysis/show_partition.py'
+REPORT = 'configs/quickstart/ipirm_simclr_report.py'
+
+
+def test_show_partition(trained, tmp_path):
+    option = ('--cfg-options', 'train_dataloader.dataset.indices=320')
+    finished = run(SHOW, REPORT, trained, '--out', tmp_path, *option)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    lines = finished.stdout.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith('partition'))
+    assert all(
+        word in lines[start] for word in ('NMI with class', 'bits about factor', 'NMI with 1')
+    )
+    state = torch.load(trained)['state_dict']
+    first, second = state['partitions.assignments'][:2].long()
+    sizes = torch.bincount(first).sort(descending=True).values.tolist()
+    assert ', '.join(map(str, sizes)) in lines[start + 2]
+    nmi = float(normalized_mutual_information(first, second))
+    assert lines[start + 3].split()[-1] == f'{nmi:.3f}'
+    assert len(list(tmp_path.glob('partition_*.png'))) == 2
+    fails_with(
+        run(SHOW, REPORT, trained), 'divide 320 images, but the training set of', 'has 4000'
+    )
+
+
+def test_show_partition_of_a_checkpoint_without_any(trained, tmp_path):
+    state = torch.load(trained)['state_dict']
+    plain = {key: value for key, value in state.items() if not key.startswith('partitions')}
+    torch.save(plain, tmp_path / 'plain.pth')
+    fails_with(run(SHOW, REPORT, tmp_path / 'plain.pth'), 'plain.pth holds no partitions')
+
+
+def test_benchmark_ssl(trained, tmp_path):
+    tool, config = 'tools/benchmark_ssl.py', 'configs/quickstart/simclr.py'
+    other = tmp_path / 'epoch_3.pth'
+    state = torch.load(trained)['state_dict']
+    torch.save(state, other)
+    finished = run(tool, config, trained, other)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert finished.stdout.count('all 9 keys of the backbone loaded') == 2
+    rows = finished.stdout.splitlines()[-2:]
+    # The same weights give the same row; folders tell the two files apart.
+    assert rows[0].split()[1:] == rows[1].split()[1:]
+    assert rows[0].split()[0] != rows[1].split()[0]
+    assert 10 < float(rows[0].split()[1]) <= 100
+    del state['backbone.layers.0.conv.weight']
+    torch.save(state, other)
+    fails_with(
+        run(tool, config, other),
+        f'{other} does not fit the backbone of the config: 1 of 9 keys',
+        'layers.0.conv.weight',
+    )
+    fails_with(run(tool, 'configs/simclr_r50.py', trained), 'data/vipriors', 'which is no folder')
 
 
 def test_missing_files_are_named(tmp_path):
@@ -50,7 +127,9 @@ def test_missing_files_are_named(tmp_path):
     empty.touch()
     fails_with(run('tools/test.py', config, empty), f'the checkpoint {empty} is truncated')
     finished = run('tools/train.py', 'configs/ipirm_simclr_r50.py', '--work-dir', tmp_path)
-    fails_with(finished, 'data/vipriors/train')
+    fails_with(
+        finished, "VIPriors.data_root is 'data/vipriors'", 'tools/dataset_converters/vipriors.py'
+    )
 
 
 def test_truncated_checkpoint_of_an_automatic_resume_is_named(tmp_path):
@@ -91,6 +170,11 @@ def test_unreadable_image_is_named(tmp_path, workers):
     options = [
         f'train_dataloader.dataset.data_root={folder}',
         f'val_dataloader.dataset.data_root={folder}',
+        *(
+            f'{name}_dataloader.dataset.{key}'
+            for name in ('train', 'val')
+            for key in ('num_classes=2', 'per_class=4')
+        ),
         'train_dataloader.batch_size=4',
         f'train_dataloader.num_workers={workers}',
         'model.backbone.depth=18',

@@ -214,11 +214,11 @@ class LoadImage(LoadImageFromFile):
             # file; what OpenCV says helps nobody.
             reason = f' ({error})' if isinstance(error, (OSError, ValueError)) else ''
             raise UserError(_unreadable(path, reason)) from error
-        if image is None:
-            raise UserError(_unreadable(path))
         # After the last start of a scan, a whole JPEG has an end-of-image marker.
         if content[:2] == b'\xff\xd8' and content.rfind(b'\xff\xd9') < content.rfind(b'\xff\xda'):
             raise UserError(_unreadable(path, f' (it breaks off after {len(content):,} bytes)'))
+        if image is None:
+            raise UserError(_unreadable(path))
         return image
 
 

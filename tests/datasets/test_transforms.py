@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.dataset import default_collate
 from mmpretrain.registry import TRANSFORMS
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from ipirm_mm.datasets import FashionMNIST50, tint
@@ -153,6 +154,68 @@ def test_load_image_names_the_file(tmp_path):
     transform = build(type='LoadImage', imdecode_backend='opencv')
     with pytest.raises(UserError, match='backend: opencv is not supported'):
         transform(dict(img_path=str(tmp_path / 'good.png')))
+
+
+def colours():
+    """Red, green, blue and white quarters, (40, 60, 3) RGB."""
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:20, :30], pixels[20:, :30] = (255, 0, 0), (0, 255, 0)
+    pixels[:20, 30:], pixels[20:, 30:] = (0, 0, 255), 255
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(
+    'mode,name',
+    [
+        ('RGB', 'a.jpg'),
+        ('RGB', 'a.webp'),
+        ('RGBA', 'a.png'),
+        ('P', 'a.png'),
+        ('CMYK', 'a.jpg'),
+        ('CMYK', 'a.tif'),
+    ],
+)
+def test_images_of_any_mode_become_bgr(tmp_path, mode, name):
+    colours().convert(mode).save(tmp_path / name)
+    image = build(type='LoadImage')(dict(img_path=str(tmp_path / name)))['img']
+    assert image.shape == (40, 60, 3) and image.dtype == np.uint8
+    expected = np.array(colours())[..., ::-1].astype(int)
+    for row, column in ((5, 5), (35, 5), (5, 55), (35, 55)):
+        assert np.abs(image[row, column] - expected[row, column]).max() <= 3
+
+
+def test_grey_16_bits_and_rotated_images(tmp_path):
+    load = build(type='LoadImage')
+    ramp = (np.arange(2400).reshape(40, 60) * 27).astype(np.uint16)
+    for name in ('deep.png', 'deep.tif'):
+        Image.fromarray(ramp).save(tmp_path / name)
+        image = load(dict(img_path=str(tmp_path / name)))['img']
+        assert np.abs(image[..., 0].astype(int) - ramp // 256).max() <= 1
+    for mode in ('L', 'LA', '1'):
+        colours().convert(mode).save(tmp_path / f'{mode}.png')
+        assert load(dict(img_path=str(tmp_path / f'{mode}.png')))['img'].shape == (40, 60, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    colours().save(tmp_path / 'turned.jpg', exif=exif, quality=95)
+    image = load(dict(img_path=str(tmp_path / 'turned.jpg')))['img']
+    assert image.shape == (60, 40, 3)
+    assert np.abs(image[5, 5].astype(int) - (0, 255, 0)).max() <= 3  # green was at the lower left
+
+
+def test_a_jpeg_that_breaks_off_is_named(tmp_path):
+    path = tmp_path / 'broken.jpg'
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for options in (dict(), dict(progressive=True)):
+        Image.fromarray(noise).save(path, **options)
+        load = build(type='LoadImage')
+        assert load(dict(img_path=str(path)))['img'].shape == (64, 64, 3)
+        whole = path.read_bytes()
+        path.write_bytes(whole + b'\0' * 9)  # bytes after the end do no harm
+        load(dict(img_path=str(path)))
+        path.write_bytes(whole[: len(whole) * 2 // 3])
+        with pytest.raises(UserError, match=f'{path} cannot be read .* breaks off after'):
+            load(dict(img_path=str(path)))
+        assert build(type='LoadImage', ignore_empty=True)(dict(img_path=str(path))) is None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 
 from ipirm_mm.engine import KNNHook, PartitionUpdateHook
 from ipirm_mm.errors import UserError
+from ipirm_mm.partition import PartitionSolver
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,9 @@ from ipirm_mm.errors import UserError
     [
         (dict(interval=0), 'interval must be at least 1, but is 0'),
         (dict(max_partitions=-1), 'max_partitions must not be negative, but is -1'),
+        (dict(max_kept=0), 'max_kept must be at least 1, but is 0'),
+        (dict(draws=0), 'draws must be at least 1, but is 0'),
+        (dict(drop='newest'), "drop must be one of .* but is 'newest'"),
     ],
 )
 def test_bad_partition_options(options, message):
@@ -100,6 +104,64 @@ def test_number_of_partitions(tmp_path, hook, count):
     run.train()
     assert len(run.model.partitions) == count == run.model.partitions.capacity
     assert len(list((tmp_path / 'partitions').glob('*.png'))) == count
+
+
+@pytest.mark.parametrize('drop', ['oldest', 'most_alike'])
+@pytest.mark.parametrize('max_kept', [1, 2])
+def test_partitions_are_replaced(tmp_path, max_kept, drop):
+    """Of what was found, the same in every epoch, only so many are kept."""
+    run = runner(
+        tmp_path,
+        epochs=6,
+        interval=1,
+        max_kept=max_kept,
+        drop=drop,
+        solver=dict(strategy='random'),
+    )
+    seen = []
+    add = run.model.partitions.add
+
+    def remember(assignment, dropped=None):
+        seen.append(assignment.clone())
+        add(assignment, dropped)
+        # The newest is always there, and nothing that was not found.
+        found = run.model.partitions.found
+        assert torch.equal(found[-1], assignment)
+        assert all(any(torch.equal(row, other) for other in seen) for row in found)
+        if drop == 'oldest':
+            assert torch.equal(found, torch.stack(seen[-max_kept:]))
+
+    run.model.partitions.add = remember
+    run.train()
+    assert len(seen) == 5 and len(run.model.partitions) == max_kept
+    # Numbers go on, so that no picture is overwritten.
+    assert len(list((tmp_path / 'partitions').glob('*.png'))) == 5
+
+
+def test_the_most_alike_goes():
+    hook = PartitionUpdateHook(max_kept=3, drop='most_alike')
+    a = torch.tensor([0, 1] * 8)
+    b = torch.tensor([0, 0, 1, 1] * 4)
+    nearly_a = torch.tensor([0, 1] * 7 + [1, 1])
+    c = torch.tensor([0] * 8 + [1] * 8)
+    assert hook._dropped(torch.stack((b, a, nearly_a)), c) in (1, 2)
+    assert hook._dropped(torch.stack((b, a, c)), nearly_a) == 1
+    assert hook._dropped(torch.stack((b, a)), c) is None
+
+
+def test_features_of_several_draws(tmp_path, monkeypatch):
+    run = runner(tmp_path, epochs=2, interval=1, draws=3, solver=dict(strategy='kmeans'))
+    shapes = []
+
+    def look(z1, z2, **kwargs):
+        shapes.append((z1.shape, z2.shape))
+        assert not torch.equal(z1[0], z1[1]) and not torch.equal(z1[1], z1[2])
+        return solve(z1, z2, **kwargs)
+
+    solve = PartitionSolver(strategy='kmeans').solve
+    monkeypatch.setattr(PartitionSolver, 'solve', lambda _, *a, **k: look(*a, **k))
+    run.train()
+    assert shapes == [((3, 64, 8), (3, 64, 8))]
 
 
 def test_repeated_data_set_and_ema(tmp_path):

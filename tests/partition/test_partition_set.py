@@ -81,6 +81,19 @@ def test_bad_assignment(assignment, message):
         filled().add(assignment)
 
 
+def test_one_is_dropped_for_another():
+    partitions = PartitionSet(4)
+    partitions.allocate(3, 2)
+    for value in range(3):
+        partitions.add(torch.tensor([value, 3]))
+    partitions.add(torch.tensor([3, 3]), drop=1)
+    assert partitions.found[:, 0].tolist() == [0, 2, 3] and int(partitions.count) == 3
+    partitions.add(torch.tensor([1, 0]), drop=0)
+    assert partitions.found[:, 0].tolist() == [2, 3, 1]
+    with pytest.raises(ValueError, match='no partition 3 to drop: there are 3'):
+        partitions.add(torch.tensor([1, 0]), drop=3)
+
+
 def test_no_room():
     with pytest.raises(ValueError, match='capacity is 2'):
         filled(capacity=2).add(torch.zeros(7).long())
