@@ -12,9 +12,11 @@ from mmengine.dataset import Compose, default_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmpretrain import FeatureExtractor, get_model
-from mmpretrain.registry import HOOKS, METRICS, MODELS, TRANSFORMS
+from mmpretrain.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from PIL import Image
+
+from ipirm_mm.datasets import base_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(
@@ -134,6 +136,30 @@ def test_learning_rate_scales_to_the_number_of_gpus(name):
 
         Runner.scale_lr(Fake(), wrapper, dict(enable=True, base_batch_size=base))
         assert wrapper.param_groups[0]['lr'] == pytest.approx(lr * per_gpu * gpus / 256)
+
+
+def test_a_folder_of_ones_own_images(tmp_path):
+    """Any depth, size and mode, by changing one path."""
+    generator = np.random.default_rng(0)
+    for number, (name, mode) in enumerate(
+        [('a.png', 'L'), ('deep/b.PNG', 'RGBA'), ('deep/er/c.jpg', 'CMYK'), ('d.webp', 'RGB')]
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (30 + 9 * number, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert(mode).save(path)
+    Image.fromarray((np.arange(900).reshape(30, 30) * 72).astype(np.uint16)).save(
+        tmp_path / 'deep' / 'e.tif'
+    )
+    (tmp_path / 'notes.txt').write_text('no image')
+    config = Config.fromfile(ROOT / 'configs/ipirm_simclr_r50_own_images.py')
+    config.merge_from_dict({'train_dataloader.dataset.data_root': str(tmp_path)})
+    data = DATASETS.build(config.train_dataloader.dataset)
+    assert len(data) == 5
+    assert base_dataset(data) is data
+    for index, sample in enumerate(data):
+        assert [tuple(view.shape) for view in sample['inputs']] == [(3, 224, 224)] * 2
+        assert sample['data_samples'].sample_idx == index
 
 
 def test_get_model_and_feature_extractor():

@@ -140,7 +140,22 @@ def largest_difference(one, two):
     return max(abs(one[step] - two[step]) for step in one)
 
 
-def test_two_processes_train_like_one(tmp_path):
+# SimSiam's batch normalisation, which is each process's own on processors, by another.
+GROUP_NORM = (
+    'model.neck.norm_cfg.type=GN',
+    'model.neck.norm_cfg.num_groups=8',
+    'model.neck.with_last_bn=False',
+    'model.head.predictor.norm_cfg.type=GN',
+    'model.head.predictor.norm_cfg.num_groups=8',
+)
+
+
+@pytest.mark.parametrize(
+    'base,options',
+    [(CONFIG, ()), ('configs/quickstart/ipirm_simsiam_report.py', GROUP_NORM)],
+    ids=['simclr', 'simsiam'],
+)
+def test_two_processes_train_like_one(tmp_path, base, options):
     """Over 25 steps and two partitions, in double precision.
 
     In single precision rounding differs between one sum and two halves, and training amplifies
@@ -148,12 +163,12 @@ def test_two_processes_train_like_one(tmp_path):
     """
     config = tmp_path / 'double.py'
     config.write_text(
-        f'_base_ = [{str(ROOT / CONFIG)!r}]\n'
+        f'_base_ = [{str(ROOT / base)!r}]\n'
         "custom_imports = dict(imports=['ipirm_mm', 'double_precision'])\n"
         "data_preprocessor = dict(type='DoublePreprocessor')\n"
     )
-    train(tmp_path / 'one', 'train_cfg.max_epochs=5', config=config)
-    train_in_two_processes(tmp_path / 'two', config=config)
+    train(tmp_path / 'one', 'train_cfg.max_epochs=5', *options, config=config)
+    train_in_two_processes(tmp_path / 'two', *options, config=config)
     one, two = losses(tmp_path / 'one'), losses(tmp_path / 'two')
     assert len(one) == 25
     assert largest_difference(one, two) < 1e-5

@@ -32,7 +32,7 @@ STARTS = ('authors', 'kmeans', 'clusters', 'pca', 'random')
 _KEPT_BYTES = 2 * 2**30
 # The start 'clusters': how many clusters a subset, one search each; images that a search looks at;
 # ways to deal them out that it looks at, for each image; and how many results are moved on.
-_CLUSTERS, _CLUSTER_IMAGES, _CLUSTER_BUDGET, _CLUSTER_RESULTS = (5, 10, 15), 2048, 12, 3
+_CLUSTERS, _CLUSTER_IMAGES, _CLUSTER_BUDGET, _CLUSTER_RESULTS = (5, 10, 15), 2048, 30, 3
 
 Progress = Callable[[float, str], None]
 
