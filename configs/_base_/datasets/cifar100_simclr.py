@@ -1,63 +1,7 @@
-# CIFAR-100, 50,000 images, two views as in the authors' code.
-data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
-    mean=[125.307, 122.961, 113.8575],
-    std=[51.5865, 50.847, 51.255],
-    to_rgb=True,
-)
+# CIFAR-100, 50,000 images, two views as in the authors' code; tested at 32 pixels.
+_base_ = ['stl10_simclr.py']
 
-view_pipeline = [
-    dict(type='RandomResizedCrop', scale=32, backend='pillow'),
-    dict(type='RandomFlip', prob=0.5),
-    dict(
-        type='RandomApply',
-        transforms=[
-            dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
-        ],
-        prob=0.8,
-    ),
-    dict(
-        type='RandomGrayscale',
-        prob=0.2,
-        keep_channels=True,
-        channel_weights=(0.114, 0.587, 0.2989),
-    ),
-]
-train_pipeline = [
-    dict(type='SeededMultiView', num_views=2, transforms=[view_pipeline]),
-    dict(type='PackInputs'),
-]
-# At 32 pixels.
-test_pipeline = [dict(type='PackInputs')]
-
-train_dataloader = dict(
-    batch_size=256,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(type='CIFAR100Binary', split='train', pipeline=train_pipeline),
-)
-val_dataloader = dict(
-    batch_size=256,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(type='CIFAR100Binary', split='test', pipeline=test_pipeline),
-)
-val_evaluator = dict(type='KNNAccuracy')
-val_cfg = dict()
-test_dataloader = val_dataloader
-test_evaluator = val_evaluator
-test_cfg = dict()
-
-# The authors' k-NN: the labelled training images vote.
-knn_bank = dict(
-    batch_size=256,
-    num_workers=8,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(type='CIFAR100Binary', split='train', pipeline=test_pipeline),
-)
+train_dataloader = dict(dataset=dict(type='CIFAR100Binary', split='train'))
+val_dataloader = dict(dataset=dict(type='CIFAR100Binary'))
+test_dataloader = dict(dataset=dict(type='CIFAR100Binary'))
+knn_bank = dict(dataset=dict(type='CIFAR100Binary'))
