@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ipirm_mm.functional.partition import SimilarityBlock, balance_term
 
+_RESTARTS_IN_VAIN = 30
+
 
 class ClusterObjective:
     """The objective of hard partitions that keep clusters whole (report Eq. 3).
@@ -114,7 +116,8 @@ def search_clusters(
 ) -> list[Tensor]:
     """Steepest ascent over moves of one cluster and exchanges of two, with restarts.
 
-    When no move helps, a fifth of the best deal is dealt anew.
+    When no move helps, a fifth of the best deal is dealt anew, until 30 times nothing better comes
+    of it.
 
     Args:
         objective: The objective.
@@ -132,8 +135,8 @@ def search_clusters(
     before = size[order].cumsum(0) - size[order]
     deal[order] = (before * subsets / size.sum()).long()
     found: list[tuple[float, Tensor]] = []
-    left = budget
-    while left > 0:
+    left, in_vain = budget, 0
+    while left > 0 and in_vain < _RESTARTS_IN_VAIN:
         value = float(objective(deal[None]))
         while left > 0:
             deals = _neighbours(deal, subsets, generator, 256)
@@ -146,7 +149,10 @@ def search_clusters(
             if float(values[best]) <= value:
                 break
             deal, value = deals[best], float(values[best])
+        in_vain += 1
         if not any(torch.equal(deal, other) for _, other in found):
+            if not found or value > found[0][0]:
+                in_vain = 0
             found.append((value, deal))
             found.sort(key=lambda result: -result[0])
         for _ in range(20):
