@@ -95,12 +95,12 @@ class VIPriors(BaseDataset):
         return records
 
     def _class_names(self, root: Path) -> list[str]:
-        """Names of the folders of classes, of all splits that are there."""
-        names = {name for split in SPLITS for name in subfolders(root / split)}
-        by_value = bool(names) and all(name.isdigit() for name in names)
-        ordered = sorted(names, key=int) if by_value else sorted(names)
+        """Names of the folders of classes, of all splits that are there; none with list files."""
         if self.list_file is not None:
             return []
+        names = {name for split in SPLITS for name in subfolders(root / split)}
+        by_value = all(name.isdigit() for name in names)
+        ordered = sorted(names, key=int) if by_value else sorted(names)
         if names and self.num_classes not in (None, len(names)):
             raise UserError(
                 f'{root} has folders of {len(names)} classes, from {ordered[0]} to {ordered[-1]}, '
