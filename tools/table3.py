@@ -37,6 +37,7 @@ METHODS = (
     ('SimCLR + IP-IRM, ours', 'ipirm_simclr'),
     ('SimSiam', 'simsiam'),
     ('SimSiam, penalty alone', 'simsiam_penalty_only'),
+    ('SimSiam, random partition', 'simsiam_random_partition'),
     ('SimSiam + IP-IRM, report', 'ipirm_simsiam_report'),
     ('SimSiam + IP-IRM, ours', 'ipirm_simsiam'),
 )
