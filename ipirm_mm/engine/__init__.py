@@ -1,5 +1,5 @@
 """Hooks into MMEngine's runner."""
 
-from .hooks import KNNHook, PartitionUpdateHook
+from .hooks import CRDMemoryHook, KNNHook, PartitionUpdateHook
 
-__all__ = ['KNNHook', 'PartitionUpdateHook']
+__all__ = ['CRDMemoryHook', 'KNNHook', 'PartitionUpdateHook']

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -213,16 +213,53 @@ def crd_loss(
             f'index must be (N, 1 + K) with N = {len(student)} and K >= 1, but is '
             f'{tuple(index.shape)}'
         )
-    noise = (index.shape[1] - 1) / len(memory_student)
+    sides = []
+    for embedding, memory, constant in (
+        (student, memory_teacher, z_student),
+        (teacher, memory_student, z_teacher),
+    ):
+        embedding = at_least_float32(embedding)
+        sides.append(_CRDSide.apply(embedding, memory, index, constant, temperature))
+    return sides[0], sides[1]
 
-    def side(embedding: Tensor, memory: Tensor, constant: float | Tensor) -> Tensor:
+
+class _CRDSide(torch.autograd.Function):
+    """Loss of one side, with a gradient that does not need the memory later.
+
+    It is computed in the forward pass, so that the memory can be updated in place before the
+    backward pass. With ``s`` the exponent of a score, ``dL/ds`` is ``P / (P + c + e) / N``, for
+    the positive less ``1 / N``.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        embedding: Tensor,
+        memory: Tensor,
+        index: Tensor,
+        constant: float | Tensor,
+        temperature: float,
+    ) -> Tensor:
+        noise = (index.shape[1] - 1) / len(memory)
         p = crd_scores(embedding, memory, index, temperature) / constant
-        positive = p[:, 0]
-        log_odds = positive.log() - (positive + (noise + _EPSILON)).log()
-        log_noise = math.log(noise) - (p[:, 1:] + (noise + _EPSILON)).log()
-        return -(log_odds.sum() + log_noise.sum()) / len(embedding)
+        whole = p + (noise + _EPSILON)
+        # log(c / (P + c + e)) of all, and of the positive P / c more.
+        log_ratios = math.log(noise) * whole.numel() - whole.log().sum()
+        log_ratios = log_ratios + (p[:, 0] / noise).log().sum()
+        if ctx.needs_input_grad[0]:
+            slope = p / whole
+            slope[:, 0] -= 1
+            scattered = slope.new_zeros(len(slope), len(memory)).scatter_add_(1, index, slope)
+            with torch.autocast(embedding.device.type, enabled=False):
+                gradient = scattered @ memory.to(slope.dtype)
+            ctx.save_for_backward(gradient / (temperature * len(embedding)))
+        return -log_ratios / len(embedding)
 
-    return side(student, memory_teacher, z_student), side(teacher, memory_student, z_teacher)
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
+        (gradient,) = ctx.saved_tensors
+        return grad * gradient, None, None, None, None
 
 
 class ClassIndex(NamedTuple):

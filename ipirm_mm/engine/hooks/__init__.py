@@ -1,6 +1,7 @@
 """Hooks, registered in ``mmpretrain.registry.HOOKS``."""
 
+from .crd_memory_hook import CRDMemoryHook
 from .knn_hook import KNNHook
 from .partition_update_hook import PartitionUpdateHook
 
-__all__ = ['KNNHook', 'PartitionUpdateHook']
+__all__ = ['CRDMemoryHook', 'KNNHook', 'PartitionUpdateHook']

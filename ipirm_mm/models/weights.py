@@ -1,0 +1,127 @@
+"""Loading weights so that keys that do not match cannot go unnoticed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mmengine.logging import MMLogger
+from mmengine.model import PretrainedInit, update_init_info
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_state_dict
+from mmpretrain.registry import WEIGHT_INITIALIZERS
+from torch import Tensor, nn
+
+from ipirm_mm.errors import UserError
+
+# Where an encoder lies in a checkpoint, in the order of trying: alone, in a classifier or
+# algorithm, under DDP, in the repositories of MoCo and SimSiam.
+PREFIXES = ('', 'backbone.', 'module.', 'module.backbone.', 'encoder_q.', 'module.encoder.')
+
+
+class LoadedWeights(NamedTuple):
+    """What came of loading a checkpoint.
+
+    Attributes:
+        loaded: Number of the module's keys that were loaded.
+        missing: Keys of the module that the checkpoint does not have, or in another shape.
+        left_over: Number of keys of the checkpoint that the module does not have.
+    """
+
+    loaded: int
+    missing: list[str]
+    left_over: int
+
+
+def load_weights(
+    module: nn.Module, path: str, prefix: str | None = None, strict: bool = False
+) -> LoadedWeights:
+    """Load a checkpoint into a module, count the keys, and say so in the log.
+
+    Args:
+        module: The module, changed in place.
+        path: Path or address of the checkpoint.
+        prefix: What the module's keys begin with in the checkpoint, such as ``'backbone.'``.
+            Defaults to None: the one of :data:`PREFIXES` that fits most keys.
+        strict: Whether every key of the module has to be there. Defaults to False.
+
+    Returns:
+        The counts.
+
+    Raises:
+        UserError: If no key fits, or with ``strict`` one does not; it names some of both sides.
+    """
+    if not path:
+        raise UserError(
+            f'{type(module).__name__} is to be loaded, but its checkpoint is not given'
+        )
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    own = module.state_dict()
+
+    def fitting(prefix: str) -> list[str]:
+        return [key for key in own if isinstance(state.get(prefix + key), Tensor)]
+
+    if prefix is None:
+        prefix = max(PREFIXES, key=lambda candidate: len(fitting(candidate)))
+    present = fitting(prefix)
+    # Hooks of a module may fit another shape, as that of a position embedding, while it loads.
+    other_shape = {
+        key: own[key].clone() for key in present if state[prefix + key].shape != own[key].shape
+    }
+    part = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    if present:
+        load_state_dict(module, part, strict=False, logger='silent')
+    now = module.state_dict()
+    lost = {key for key, value in other_shape.items() if value.equal(now[key])}
+    # Old checkpoints have no counter of batches, and nothing depends on it.
+    loaded = [key for key in present if key not in lost]
+    missing = [
+        key for key in own if key not in set(loaded) and not key.endswith('num_batches_tracked')
+    ]
+    name = type(module).__name__
+    counts = (
+        f'{name}: {len(loaded)} of {len(own)} keys loaded from {path}'
+        + (f' (its {prefix}*)' if prefix else '')
+        + f', {len(missing)} missing, {len(part) - len(present)} left over'
+    )
+    if not loaded or (strict and missing):
+        first = missing[0]
+        what = (
+            f'{first} is {tuple(part[first].shape)}, not {tuple(own[first].shape)}'
+            if first in lost
+            else f'it lacks {prefix}{first}'
+        )
+        raise UserError(
+            f'{path} does not fit {name}: {what}; {len(missing)} of {len(own)} keys do not fit. '
+            f'The checkpoint has {next(iter(state), "nothing")}, ...: give the config that it '
+            'was trained with, or another prefix'
+        )
+    logger = MMLogger.get_current_instance()
+    (logger.warning if missing else logger.info)(
+        counts + (f': {", ".join(missing[:3])}, ...' if missing else '')
+    )
+    return LoadedWeights(len(loaded), missing, len(part) - len(present))
+
+
+@WEIGHT_INITIALIZERS.register_module(name='Pretrained')
+class CheckedPretrained(PretrainedInit):
+    """MMEngine's ``Pretrained``, which counts what it loads and refuses a file that fits nothing.
+
+    Fault: the original warns where keys do not match, so that a linear probe or a distillation
+    of an encoder that was never loaded trains to the end (mmselfsup issues 330, 690, 724). Takes
+    the place of ``init_cfg=dict(type='Pretrained', ...)`` in MMPretrain's scope.
+
+    Args:
+        checkpoint: Path or address of the checkpoint.
+        prefix: What the module's keys begin with in it. Defaults to None, which finds out.
+        map_location: For the interface of the original; it is loaded on the processor.
+
+    Raises:
+        UserError: When it is called, if no key fits.
+    """
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load the weights into a module."""
+        load_weights(module, self.checkpoint, self.prefix)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=self._get_init_info())
