@@ -1,0 +1,12 @@
+# Stage II at a laptop's scale, Table 4's row "KL loss, Logits": student and teacher start from the
+# encoder of ipirm_simclr_bn.py, and the teacher was fine-tuned first:
+#   python tools/train.py configs/quickstart/ipirm_simclr_bn.py
+#   python tools/train.py configs/quickstart/teacher.py
+#   python tools/train.py configs/quickstart/student_kl.py
+_base_ = ['teacher.py']
+
+model = dict(
+    type='DistillingClassifier',
+    teacher=dict(model=_base_.model, checkpoint='work_dirs/teacher/epoch_100.pth'),
+    distill_losses=[dict(type='LogitKL', temperature=4.0)],
+)
