@@ -3,4 +3,4 @@
 _base_ = ['student_kl.py']
 
 model = dict(distill_losses=[dict(type='CRD', num_negatives=256)])
-custom_hooks = [dict(type='CRDMemoryHook')]
+custom_hooks = [*_base_.custom_hooks, dict(type='CRDMemoryHook')]

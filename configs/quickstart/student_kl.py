@@ -3,10 +3,10 @@
 #   python tools/train.py configs/quickstart/ipirm_simclr_bn.py
 #   python tools/train.py configs/quickstart/teacher.py
 #   python tools/train.py configs/quickstart/student_kl.py
-_base_ = ['teacher.py']
+_base_ = ['student_finetuned.py']
 
 model = dict(
     type='DistillingClassifier',
-    teacher=dict(model=_base_.model, checkpoint='work_dirs/teacher/epoch_100.pth'),
+    teacher=dict(model=_base_.model, checkpoint='work_dirs/teacher/epoch_300.pth'),
     distill_losses=[dict(type='LogitKL', temperature=4.0)],
 )

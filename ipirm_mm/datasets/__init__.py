@@ -4,7 +4,7 @@ from .array_dataset import ArrayDataset
 from .binary_images import STL10, CIFAR100Binary
 from .fashion_mnist import FashionMNIST50
 from .indices import base_dataset
-from .transforms import PALETTE, LoadImage, SeededMultiView, TintByFactor, tint
+from .transforms import PALETTE, LoadImage, SeededMultiView, SeededTransforms, TintByFactor, tint
 from .vipriors import VIPriors
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     'FashionMNIST50',
     'LoadImage',
     'SeededMultiView',
+    'SeededTransforms',
     'TintByFactor',
     'VIPriors',
     'base_dataset',

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmcv.transforms import BaseTransform, Compose, LoadImageFromFile
 from mmengine import fileio
 from mmpretrain.datasets.transforms import MultiView
 from mmpretrain.registry import TRANSFORMS
@@ -119,25 +122,16 @@ class TintByFactor(BaseTransform):
         )
 
 
-@TRANSFORMS.register_module()
-class SeededMultiView(MultiView):
-    """MMPretrain's ``MultiView``, with draws that depend on seed, epoch and image only.
+class _Seeded:
+    """Draws that depend on seed, epoch and image only.
 
     Otherwise the draws depend on the process, the worker and its history: two processes would not
-    see the views that one sees, a resumed run would not see those of an uninterrupted one, and
+    see the images that one sees, a resumed run would not see those of an uninterrupted one, and
     without persistent workers every epoch would repeat the same ones.
-    :class:`~ipirm_mm.engine.hooks.PartitionUpdateHook` tells the epoch and the seed of the run;
-    until :meth:`set_epoch` is called, draws come from the global generators, as in ``MultiView``.
-
-    **Required keys:** ``sample_idx``, and ``img`` unless the views load it.
-
-    Args:
-        transforms: Pipelines of the views, as in ``MultiView``.
-        num_views: Number of views of each pipeline, as in ``MultiView``.
     """
 
-    def __init__(self, transforms: list, num_views: int | list[int]) -> None:
-        super().__init__(transforms, num_views)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         # Epoch and seed, in shared memory, where workers that outlive an epoch see them change.
         self._state = torch.tensor([-1, 0]).share_memory_()
 
@@ -145,13 +139,17 @@ class SeededMultiView(MultiView):
         """Tell the epoch that begins, counted from 0, and the seed of the run."""
         self._state[0], self._state[1] = epoch, seed
 
-    def transform(self, results: dict) -> dict:
-        """Replace ``results['img']`` by the list of views."""
+    @contextmanager
+    def _draws_of(self, results: dict) -> Iterator[None]:
+        """Seed the global generators for an image, and put them back afterwards."""
         epoch, seed = self._state.tolist()
         if epoch < 0:
-            return self._views(results)
+            yield
+            return
         if 'sample_idx' not in results:
-            raise UserError('SeededMultiView needs sample_idx, which the data set does not give')
+            raise UserError(
+                f'{type(self).__name__} needs sample_idx, which the data set does not give'
+            )
         # The transforms of OpenMMLab draw from all three generators. torch.manual_seed would seed
         # the accelerators' as well, which is slow and would not be undone below.
         generator = torch.default_generator
@@ -161,11 +159,56 @@ class SeededMultiView(MultiView):
             random.seed(int(words[0]))
             np.random.seed(words[1:3])
             generator.manual_seed(int(words[3]))
-            return self._views(results)
+            yield
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
             generator.set_state(states[2])
+
+
+@TRANSFORMS.register_module()
+class SeededTransforms(_Seeded, BaseTransform):
+    """Transforms in a row, with draws that depend on seed, epoch and image only.
+
+    So a run that is resumed, or dealt out to more processes, sees the same images.
+    :class:`~ipirm_mm.engine.hooks.SetEpochHook` tells the epoch and the seed of the run; until
+    :meth:`set_epoch` is called, draws come from the global generators.
+
+    **Required keys:** ``sample_idx``, and those of the transforms.
+
+    Args:
+        transforms: The transforms.
+    """
+
+    def __init__(self, transforms: list) -> None:
+        super().__init__()
+        self.transforms = Compose(transforms)
+
+    def transform(self, results: dict) -> dict | None:
+        """Apply the transforms."""
+        with self._draws_of(results):
+            return self.transforms(results)
+
+
+@TRANSFORMS.register_module()
+class SeededMultiView(_Seeded, MultiView):
+    """MMPretrain's ``MultiView``, with draws that depend on seed, epoch and image only.
+
+    :class:`~ipirm_mm.engine.hooks.PartitionUpdateHook` or
+    :class:`~ipirm_mm.engine.hooks.SetEpochHook` tells the epoch and the seed of the run; until
+    :meth:`set_epoch` is called, draws come from the global generators, as in ``MultiView``.
+
+    **Required keys:** ``sample_idx``, and ``img`` unless the views load it.
+
+    Args:
+        transforms: Pipelines of the views, as in ``MultiView``.
+        num_views: Number of views of each pipeline, as in ``MultiView``.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Replace ``results['img']`` by the list of views."""
+        with self._draws_of(results):
+            return self._views(results)
 
     def _views(self, results: dict) -> dict:
         views = []

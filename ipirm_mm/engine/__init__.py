@@ -1,5 +1,5 @@
 """Hooks into MMEngine's runner."""
 
-from .hooks import CRDMemoryHook, KNNHook, PartitionUpdateHook
+from .hooks import CRDMemoryHook, KNNHook, PartitionUpdateHook, SetEpochHook
 
-__all__ = ['CRDMemoryHook', 'KNNHook', 'PartitionUpdateHook']
+__all__ = ['CRDMemoryHook', 'KNNHook', 'PartitionUpdateHook', 'SetEpochHook']

@@ -1,8 +1,13 @@
 """For tests: run a config in double precision, by naming this module in its custom_imports."""
 
+import json
+from pathlib import Path
+
 import torch
-from mmpretrain.models.utils import SelfSupDataPreprocessor
-from mmpretrain.registry import MODELS
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import Hook
+from mmpretrain.models.utils import ClsDataPreprocessor, SelfSupDataPreprocessor
+from mmpretrain.registry import HOOKS, MODELS
 
 torch.set_default_dtype(torch.float64)
 
@@ -16,3 +21,22 @@ class DoublePreprocessor(SelfSupDataPreprocessor):
             [view.double() for view in inputs] if isinstance(inputs, list) else inputs.double()
         )
         return data
+
+
+@MODELS.register_module()
+class DoubleClsPreprocessor(ClsDataPreprocessor):
+    def forward(self, data, training=False):
+        data = super().forward(data, training)
+        return {**data, 'inputs': data['inputs'].double()}
+
+
+@HOOKS.register_module()
+class MeanLossHook(Hook):
+    """Writes the loss of the batches of all ranks; MMEngine logs the first rank's."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        loss = outputs['loss'].clone()
+        all_reduce(loss, 'mean')
+        if is_main_process():
+            with open(Path(runner.work_dir) / 'losses.jsonl', 'a') as file:
+                file.write(json.dumps(loss.item()) + '\n')

@@ -3,5 +3,6 @@
 from .crd_memory_hook import CRDMemoryHook
 from .knn_hook import KNNHook
 from .partition_update_hook import PartitionUpdateHook
+from .set_epoch_hook import SetEpochHook
 
-__all__ = ['CRDMemoryHook', 'KNNHook', 'PartitionUpdateHook']
+__all__ = ['CRDMemoryHook', 'KNNHook', 'PartitionUpdateHook', 'SetEpochHook']

@@ -27,6 +27,8 @@ from ipirm_mm.functional import mutual_information, normalized_mutual_informatio
 from ipirm_mm.partition import PartitionResult, PartitionSolver
 from ipirm_mm.visualization import SampleImages, partition_grid
 
+from .set_epoch_hook import tell_epoch
+
 DROPS = ('oldest', 'most_alike')
 
 
@@ -162,7 +164,7 @@ class PartitionUpdateHook(Hook):
         """Tell the epoch, and find a partition if one is due."""
         model = _unwrap(runner.model)
         model.set_epoch(runner.epoch)
-        _set_epoch(runner, runner.seed)
+        tell_epoch(runner, runner.seed)
         number = self._due_before(runner.epoch) + 1
         full = self.max_partitions is not None and number > self.max_partitions
         if self._is_due(runner.epoch) and not full:
@@ -217,7 +219,7 @@ class PartitionUpdateHook(Hook):
         """Projections of both views, ``(draws, N, D)`` each, and what is known of the images."""
         views = []
         for draw in range(self.draws):
-            _set_epoch(runner, runner.seed + draw)
+            tell_epoch(runner, runner.seed + draw)
             data = extract_features(
                 model,
                 self._feature_dataloader(runner, draw),
@@ -226,7 +228,7 @@ class PartitionUpdateHook(Hook):
                 + (f', draw {draw + 1}/{self.draws}' if self.draws > 1 else ''),
             )
             views.append(torch.stack(data['features']))
-        _set_epoch(runner, runner.seed)
+        tell_epoch(runner, runner.seed)
         z1, z2 = torch.stack(views, 1)
         return z1, z2, data
 
@@ -298,14 +300,6 @@ class PartitionUpdateHook(Hook):
         temporary = stem.with_suffix('.json.part')
         temporary.write_text(json.dumps(record, indent=1))
         os.replace(temporary, stem.with_suffix('.json'))
-
-
-def _set_epoch(runner: Runner, seed: int) -> None:
-    """Tell the transforms of the training pipeline that ask for it epoch and seed."""
-    dataset = base_dataset(runner.train_dataloader.dataset)
-    for transform in dataset.pipeline.transforms:
-        if hasattr(transform, 'set_epoch'):
-            transform.set_epoch(runner.epoch, seed)
 
 
 def _unwrap(model: Any) -> Any:

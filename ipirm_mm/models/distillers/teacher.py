@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -169,7 +170,7 @@ class Beside:
 def _model_config(model: dict | str) -> ConfigDict:
     """The config of a network, a copy, with its data preprocessor."""
     if not isinstance(model, str):
-        return ConfigDict(model).deepcopy() if isinstance(model, ConfigDict) else ConfigDict(model)
+        return ConfigDict(copy.deepcopy(model))
     if not os.path.isfile(model):
         raise UserError(f'there is no config file {model} of the teacher')
     config = Config.fromfile(model)

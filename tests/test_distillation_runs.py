@@ -1,0 +1,202 @@
+"""Stage II by the real tools in processes of their own, on real images."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import mmpretrain
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain import get_model
+from test_end_to_end import ROOT, checkpoint, free_port, run
+
+STOCK_TEST = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'test.py'
+# 320 of the 500 labelled images: five steps an epoch.
+SMALL = (
+    'train_dataloader.dataset.indices=320',
+    'train_dataloader.batch_size=64',
+    'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.interval=1',
+    'default_hooks.checkpoint.max_keep_ckpts=-1',
+    'train_cfg.val_interval=10',
+    'log_processor.type=LogProcessor',
+    'log_processor.window_size=1',
+)
+STUDENTS = ('kl', 'feature_kl', 'ofd', 'ofd_last', 'crd', 'crd_kl')
+
+
+def train(work_dir, config, *options, arguments=(), check=True, processes=1):
+    head = (
+        [sys.executable, 'tools/train.py', config]
+        if processes == 1
+        else ['bash', 'tools/dist_train.sh', config, processes]
+    )
+    return run(
+        *head,
+        '--work-dir',
+        work_dir,
+        *arguments,
+        '--cfg-options',
+        *SMALL,
+        *options,
+        check=check,
+        PORT=free_port(),
+    )
+
+
+@pytest.fixture(scope='module')
+def chain(tmp_path_factory):
+    """Encoder and teacher, each of few steps; the options that name them."""
+    folder = tmp_path_factory.mktemp('chain')
+    train(folder / 'encoder', 'configs/quickstart/ipirm_simclr_bn.py', 'train_cfg.max_epochs=1')
+    encoder = f'model.backbone.init_cfg.checkpoint={folder}/encoder/epoch_1.pth'
+    finished = train(
+        folder / 'teacher', 'configs/quickstart/teacher.py', encoder, 'train_cfg.max_epochs=4'
+    )
+    assert 'SmallConvNet: 18 of 18 keys loaded' in finished.stdout + finished.stderr
+    return encoder, f'model.teacher.checkpoint={folder}/teacher/epoch_4.pth'
+
+
+@pytest.mark.parametrize('student', STUDENTS)
+def test_two_processes_train_like_one(chain, tmp_path, student):
+    """Losses, weights and memories over 20 steps, in double precision.
+
+    Group normalisation stands in for batch normalisation, which on processors is each process's
+    own.
+    """
+    config = tmp_path / 'double.py'
+    group_norm = "dict(type='GN', num_groups=8, _delete_=True)"
+    text = (
+        f'_base_ = [{str(ROOT / f"configs/quickstart/student_{student}.py")!r}]\n'
+        "custom_imports = dict(imports=['ipirm_mm', 'double_precision'])\n"
+        "data_preprocessor = dict(type='DoubleClsPreprocessor')\n"
+        f'model = dict(backbone=dict(init_cfg=None, norm_cfg={group_norm}))\n'
+        "custom_hooks = [*_base_.custom_hooks, dict(type='MeanLossHook')]\n"
+    )
+    if 'ofd' in student:
+        text += (
+            'model["distill_losses"] = [\n'
+            '    {**loss, "norm_cfg": dict(type="GN", num_groups=8)}\n'
+            '    for loss in _base_.model.distill_losses\n]\n'
+        )
+    config.write_text(text)
+    options = (chain[1], 'train_cfg.max_epochs=4')
+    train(tmp_path / 'one', config, *options)
+    train(tmp_path / 'two', config, *options, 'train_dataloader.batch_size=32', processes=2)
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / 'losses.jsonl').read_text().splitlines()]
+        for name in ('one', 'two')
+    )
+    assert len(one) == 20
+    assert one == pytest.approx(two, rel=0, abs=1e-5)
+    ours, theirs = (checkpoint(tmp_path / name, 4)['state_dict'] for name in ('one', 'two'))
+    assert ours.keys() == theirs.keys()
+    assert ('crd' in student) == any('memory' in name for name in ours)
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize('student', ['kl', 'ofd', 'crd_kl'])
+def test_resume_continues_the_run_to_the_last_bit(chain, tmp_path, student):
+    config = f'configs/quickstart/student_{student}.py'
+    train(tmp_path / 'whole', config, *chain, 'train_cfg.max_epochs=3')
+    # As if it had been stopped after the second epoch.
+    stopped = tmp_path / 'whole' / 'epoch_2.pth'
+    train(
+        tmp_path / 'part',
+        config,
+        *chain,
+        'train_cfg.max_epochs=3',
+        arguments=['--resume', stopped],
+    )
+    ours, expected = (checkpoint(tmp_path / name, 3)['state_dict'] for name in ('part', 'whole'))
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(ours[name], value), name
+
+
+def accuracy(finished):
+    return re.findall(r'accuracy/top1: ([0-9.]+)', finished.stdout + finished.stderr)[-1]
+
+
+def test_published_student_scores_the_same_in_stock_tools(chain, tmp_path):
+    config = tmp_path / 'student.py'
+    config.write_text(
+        f'_base_ = [{str(ROOT / "configs/quickstart/student_crd_kl.py")!r}]\n'
+        "custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook')]\n"
+    )
+    train(tmp_path / 'run', config, *chain, 'train_cfg.max_epochs=2')
+    path = tmp_path / 'run' / 'epoch_2.pth'
+    state = checkpoint(tmp_path / 'run', 2)['state_dict']
+    roots = {name.split('.')[0] for name in state}
+    assert roots == {'backbone', 'head', 'distill_losses'}
+    tested = run(
+        sys.executable,
+        'tools/test.py',
+        config,
+        path,
+        '--work-dir',
+        tmp_path / 'test',
+        '--cfg-options',
+        chain[1],
+    )
+    out = tmp_path / 'published'
+    finished = run(sys.executable, 'tools/publish_model.py', config, path, '--out', out)
+    assert '20 keys' in finished.stdout
+    (weights,), (plain,) = out.glob('*.pth'), out.glob('*.py')
+    model = get_model(Config.fromfile(plain), device='cpu')
+    loaded = torch.load(weights, weights_only=True)['state_dict']
+    assert loaded.keys() == model.state_dict().keys()
+    stock = run(sys.executable, STOCK_TEST, plain, weights, '--work-dir', tmp_path / 'stock')
+    assert accuracy(stock) == accuracy(tested)
+    noise = stock.stdout + stock.stderr
+    assert 'missing keys' not in noise and 'unexpected key' not in noise
+
+
+def test_teacher_accuracy_is_logged(chain, tmp_path):
+    config = tmp_path / 'student.py'
+    config.write_text(
+        f'_base_ = [{str(ROOT / "configs/quickstart/student_kl.py")!r}]\n'
+        'model = dict(predict_teacher=True)\n'
+        "val_evaluator = [_base_.val_evaluator, dict(type='TeacherAccuracy')]\n"
+        'train_cfg = dict(max_epochs=1, val_interval=1)\n'
+    )
+    finished = train(tmp_path, config, *chain, 'train_cfg.val_interval=1')
+    assert re.search(r'teacher/top1: \d', finished.stdout + finished.stderr)
+
+
+@pytest.mark.parametrize(
+    'config,options,message',
+    [
+        ('student_kl', ['model.teacher.checkpoint='], 'the teacher has no checkpoint'),
+        ('student_kl', ['model.teacher.checkpoint=/no.pth'], 'there is no checkpoint /no.pth'),
+        ('student_kl', ['model.teacher.model.head.num_classes=7'], 'teacher 0 has 7 classes'),
+        ('teacher', ['model.backbone.init_cfg.prefix=neck.'], 'does not fit SmallConvNet'),
+        ('student_crd', ['custom_hooks=[]'], "put dict(type='CRDMemoryHook') into custom_hooks"),
+    ],
+)
+def test_bad_input_gets_one_sentence(chain, tmp_path, config, options, message):
+    given = chain if config != 'teacher' else chain[:1]
+    finished = train(tmp_path, f'configs/quickstart/{config}.py', *given, *options, check=False)
+    assert finished.returncode != 0
+    assert message in finished.stderr
+    assert 'Traceback' not in finished.stderr
+
+
+def test_publishing_another_checkpoint_writes_nothing(chain, tmp_path):
+    teacher = chain[1].split('=')[1]
+    finished = run(
+        sys.executable,
+        'tools/publish_model.py',
+        'configs/quickstart/ipirm_simclr_bn.py',
+        teacher,
+        '--out',
+        tmp_path / 'out',
+        check=False,
+    )
+    assert finished.returncode != 0 and 'Traceback' not in finished.stderr
+    assert not list(tmp_path.rglob('*.pth*'))

@@ -1,0 +1,143 @@
+"""Publish a classifier: a checkpoint of training becomes a plain file that MMPretrain loads.
+
+    tools/publish_model.py CONFIG CHECKPOINT [--out DIR]
+
+Writes DIR/NAME-HASH.pth, with the weights of backbone, neck and head only, and DIR/NAME-HASH.py,
+a plain config of them for MMPretrain's tools. What training added (teacher, connectors, memories,
+optimiser) is left out. HASH is the beginning of the file's SHA-256, which MMEngine can check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
+from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import DATASETS, METRICS, MODELS, TRANSFORMS
+
+import ipirm_mm  # noqa: F401  (registers, and bridges the stack, before anything is loaded)
+from ipirm_mm import cli
+from ipirm_mm.errors import UserError
+
+PARTS = ('backbone', 'neck', 'head')
+EVALUATION = tuple(
+    f'{split}_{part}' for split in ('val', 'test') for part in ('dataloader', 'cfg')
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config that it was trained with')
+    parser.add_argument('checkpoint', help='checkpoint of the training')
+    parser.add_argument('--out', type=Path, default=Path('published'), help='where to write')
+    cli.add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def plain_config(config: Config) -> Config:
+    """Config of the student alone, with what MMPretrain's test tool needs."""
+    model = ConfigDict(type='ImageClassifier')
+    for name in (*PARTS, 'data_preprocessor'):  # not train_cfg, which mixes images
+        if config.model.get(name) is not None:
+            model[name] = config.model[name]
+    model.backbone.pop('init_cfg', None)
+    plain = dict(default_scope='mmpretrain', model=model)
+    for name in ('data_preprocessor', *EVALUATION):
+        if config.get(name) is not None:
+            plain[name] = config[name]
+    for name in ('val_evaluator', 'test_evaluator'):
+        metrics = config.get(name)
+        if metrics is not None:
+            metrics = metrics if isinstance(metrics, list) else [metrics]
+            plain[name] = [metric for metric in metrics if metric.type != 'TeacherAccuracy']
+    if _names_ours(plain):
+        plain['custom_imports'] = dict(imports=['ipirm_mm'], allow_failed_imports=False)
+    return Config(plain)
+
+
+def _names_ours(node: Any) -> bool:
+    """Whether a config names a class of this package, without which it cannot be built."""
+    if isinstance(node, (list, tuple)):
+        return any(_names_ours(part) for part in node)
+    if not isinstance(node, dict):
+        return False
+    kind = node.get('type')
+    found = [
+        registry.get(kind)
+        for registry in (MODELS, DATASETS, TRANSFORMS, METRICS)
+        if isinstance(kind, str) and kind in registry
+    ]
+    ours = any(cls is not None and cls.__module__.startswith('ipirm_mm') for cls in found)
+    return ours or any(_names_ours(part) for part in node.values())
+
+
+def student_weights(config: Config, path: str) -> dict[str, torch.Tensor]:
+    """Weights of the student in a checkpoint, each of its keys and no other.
+
+    Raises:
+        UserError: If one is missing or of another shape.
+    """
+    cli.check_checkpoint(path)
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    state = checkpoint.get('state_dict', checkpoint)
+    model = copy.deepcopy(config.model)  # building fills defaults into it
+    model.setdefault('data_preprocessor', copy.deepcopy(config.get('data_preprocessor')))
+    wanted = revert_sync_batchnorm(MODELS.build(model)).state_dict()
+    for key, value in wanted.items():
+        if key not in state or state[key].shape != value.shape:
+            has = tuple(state[key].shape) if key in state else 'nothing'
+            raise UserError(
+                f'{path} does not fit the config: {key} is {tuple(value.shape)}, but the '
+                f'checkpoint has {has}. Give the config that it was trained with'
+            )
+    return {key: state[key].clone() for key in wanted}
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    part = path.with_name(path.name + '.part')
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def main() -> None:
+    args = parse_args()
+    config = cli.load_config(args.config)
+    config.merge_from_dict(args.cfg_options or {})
+    init_default_scope('mmpretrain')
+    kind = config.get('model', {}).get('type')
+    if not isinstance(kind, str) or not issubclass(MODELS.get(kind) or object, ImageClassifier):
+        raise UserError(
+            f'{args.config} has no classifier: its model.type is {kind}; give the config of a '
+            'student or a fine-tuned classifier'
+        )
+    plain = plain_config(config)
+    state = student_weights(plain, args.checkpoint)
+    buffer = io.BytesIO()
+    torch.save(dict(state_dict=state), buffer)
+    data = buffer.getvalue()
+    stem = f'{Path(args.config).stem}-{hashlib.sha256(data).hexdigest()[:8]}'
+    args.out.mkdir(parents=True, exist_ok=True)
+    write(args.out / f'{stem}.pth', data)
+    write(args.out / f'{stem}.py', plain.pretty_text.encode())
+    count = sum(value.numel() for key, value in state.items() if 'num_batches' not in key)
+    print(
+        f'{args.out / stem}.pth: {len(state)} keys, {count:,} numbers, {len(data) / 2**20:.1f} MiB'
+    )
+    print(f'{args.out / stem}.py: its config')
+
+
+if __name__ == '__main__':
+    cli.run(main)
