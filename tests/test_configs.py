@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from ipirm_mm.datasets import base_dataset
+from ipirm_mm.models.distillers import CRD
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(
@@ -35,13 +37,23 @@ def sizes(path):
         return 96, 32, 96
     if 'cifar100' in path:
         return 32, 32, 32
+    size = re.search(r'_(3\d\d|4\d\d)\.py$', path)
+    if size:
+        return 250, int(size[1]), int(size[1])
+    if re.search(r'/(ofd|ofd_last|crd|crd_kl)_r50', path):
+        return 250, 330, 330
+    teacher = re.search(r'/teacher_(\w+)\.py', path)
+    if teacher and teacher[1] != 'r50':  # at the (smaller) resolution of its student
+        side = min(int(name[-6:-3]) for name in CONFIGS if f'/kl_{teacher[1]}_' in name)
+        return 250, side, side
     return 250, 224, 224
 
 
 def test_there_are_configs():
     for name in ('ipirm_simclr_r50', 'ipirm_simsiam_r50', 'supervised_r50', 'linear_simsiam_r50'):
         assert f'configs/{name}.py' in CONFIGS
-    assert len(CONFIGS) >= 30
+    assert len([name for name in CONFIGS if '/kl_res' in name]) >= 6
+    assert len(CONFIGS) >= 70
 
 
 @pytest.mark.parametrize('path', CONFIGS)
@@ -69,13 +81,21 @@ def test_config_takes_a_step_and_passes_val(path, tmp_path):
             samples.append(pipeline(known))
         return default_collate(samples)
 
-    if config.model.backbone.get('init_cfg'):  # the checkpoint of a linear probe
+    if config.model.backbone.get('init_cfg'):  # the checkpoint of Stage I
         assert config.model.backbone.init_cfg.prefix == 'backbone.'
         config.model.backbone.pop('init_cfg')
     preprocessor = config.model.get('data_preprocessor') or config.data_preprocessor
     model = revert_sync_batchnorm(
         MODELS.build({**config.model, 'data_preprocessor': preprocessor})
     )
+    for teacher in getattr(model, 'beside', ()):  # as if its checkpoint had been there
+        assert teacher.checkpoint.startswith('work_dirs/teacher')
+        teacher.loaded = True
+        for loss in model.distill_losses:
+            loss.teacher_loaded(teacher.network)
+            if isinstance(loss, CRD):
+                loss.num_negatives = 2
+                loss.allocate(torch.tensor([0, 1, 2, 3]))
     model.train()
     optimizer = build_optim_wrapper(model, config.optim_wrapper)
     frozen = 'linear' in path

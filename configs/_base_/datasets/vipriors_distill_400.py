@@ -1,0 +1,11 @@
+# The VIPriors subset for Stage II at 400 pixels.
+_base_ = ['vipriors_distill.py']
+
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].transforms[0].scale = 400
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = 457
+test_pipeline[2].crop_size = 400
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

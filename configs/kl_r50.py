@@ -1,0 +1,11 @@
+# Report, Table 4, row "KL loss, Logits; Resolution 224": 60.00 on the test split.
+_base_ = [
+    '_base_/models/distill_r50.py',
+    '_base_/datasets/vipriors_distill.py',
+    '_base_/schedules/distill_100e.py',
+    '_base_/default_runtime.py',
+]
+
+model = dict(
+    distill_losses=[dict(type='LogitKL', temperature=4.0, loss_weight=0.9)], ce_weight=0.1
+)
