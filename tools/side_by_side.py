@@ -1,4 +1,4 @@
-"""Train quickstart configs side by side, and compare the encoders: for demo.py and table3.py."""
+"""Train quickstart configs side by side, and compare: for demo.py, table3.py and table4.py."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, default_collate
+from mmengine.runner import load_checkpoint
+from mmpretrain import get_model
 from mmpretrain.registry import DATASETS
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
 from ipirm_mm.evaluation import LinearProbe, extract_features, knn_predict
+from ipirm_mm.visualization import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
 DRAWS = 4
@@ -38,12 +41,20 @@ class Run:
         epochs: Epochs.
         seed: Seed.
         options: Further ``key=value`` for ``--cfg-options``.
+        needs: Options that name a checkpoint, and the runs that make it, which come first.
     """
 
     def __init__(
-        self, config: str, folder: Path, epochs: int, seed: int, options: Sequence[str] = ()
+        self,
+        config: str,
+        folder: Path,
+        epochs: int,
+        seed: int,
+        options: Sequence[str] = (),
+        needs: dict[str, Run] | None = None,
     ) -> None:
         self.config = config
+        self.needs = needs or {}
         self.epochs = epochs
         self.folder = folder.resolve()
         self.checkpoint = self.folder / f'epoch_{epochs}.pth'
@@ -52,6 +63,7 @@ class Run:
             f'train_cfg.max_epochs={epochs}',
             f'randomness.seed={seed}',
             *options,
+            *(f'{key}={run.checkpoint}' for key, run in self.needs.items()),
         ]
         self.fingerprint = self._fingerprint()
         self.done = (
@@ -76,6 +88,8 @@ class Run:
         digest = hashlib.sha256(f'{self.options} {torch.__version__}'.encode())
         path = ROOT / f'configs/quickstart/{self.config}.py'
         digest.update(Config.fromfile(path).pretty_text.encode())
+        for run in self.needs.values():
+            digest.update(run.fingerprint.encode())
         for source in sorted((ROOT / 'ipirm_mm').rglob('*.py')):
             digest.update(source.read_bytes())
         return digest.hexdigest()
@@ -143,12 +157,16 @@ def train_all(runs: list[Run], console: Console) -> None:
     try:
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(
-                f'training {len(waiting)} encoders', total=sum(run.epochs for run in waiting)
+                f'training {len(waiting)} networks', total=sum(run.epochs for run in waiting)
             )
             todo = list(waiting)
             while todo or running:
-                while todo and len(running) < slots:
-                    run = todo.pop(0)
+                while len(running) < slots:
+                    ready = (run for run in todo if all(n.done for n in run.needs.values()))
+                    run = next(ready, None)
+                    if run is None:
+                        break
+                    todo.remove(run)
                     run.start(max(1, cores // slots))
                     running.append(run)
                 time.sleep(1)
@@ -158,6 +176,80 @@ def train_all(runs: list[Run], console: Console) -> None:
         for run in running:
             if run.process is not None and run.process.poll() is None:
                 run.process.terminate()
+
+
+def distillation_chain(
+    folder: Path, seed: int, students: Sequence[str], epochs: int = 20
+) -> dict[str, Run]:
+    """Encoder, teacher and students of Stage II, by the names of their configs.
+
+    Args:
+        folder: Work folder.
+        seed: Seed of each.
+        students: Configs of the students; ``student_scratch`` and ``student_finetuned`` are the
+            controls without teacher.
+        epochs: Epochs of the encoder. Defaults to 20.
+    """
+    encoder = Run('ipirm_simclr_bn', folder / 'ipirm_simclr_bn', epochs, seed)
+    from_encoder = {'model.backbone.init_cfg.checkpoint': encoder}
+    teacher = Run('teacher', folder / 'teacher', 300, seed, needs=from_encoder)
+    runs = dict(ipirm_simclr_bn=encoder, teacher=teacher)
+    for student in students:
+        needs: dict[str, Run] = {}
+        if student != 'student_scratch':
+            needs.update(from_encoder)
+            if student != 'student_finetuned':
+                needs['model.teacher.checkpoint'] = teacher
+        runs[student] = Run(student, folder / student, 100, seed, needs=needs)
+    return runs
+
+
+def save_table(path: Path, rows: list[dict[str, Any]], columns: Sequence[tuple[str, str]]) -> None:
+    """Write a table as Markdown, and print it.
+
+    Args:
+        path: File to write.
+        rows: Text of each row by key; what a row lacks is a dash.
+        columns: Key and heading of each column.
+    """
+    print(f'\n{format_table(rows, columns)}')
+    lines = [
+        '| ' + ' | '.join(heading for _, heading in columns) + ' |',
+        '| --- ' * len(columns) + '|',
+        *('| ' + ' | '.join(row.get(key, '-') for key, _ in columns) + ' |' for row in rows),
+    ]
+    path.write_text('\n'.join(lines) + '\n')
+
+
+def load(run: Run) -> Any:
+    """The network of a finished run."""
+    config = Config.fromfile(ROOT / f'configs/quickstart/{run.config}.py')
+    if config.model.type == 'DistillingClassifier':  # the student alone, as it will be used
+        config.model = {
+            'type': 'ImageClassifier',
+            **{part: config.model[part] for part in ('backbone', 'neck', 'head')},
+        }
+    model = get_model(config, device='cpu')
+    load_checkpoint(model, str(run.checkpoint), map_location='cpu', logger='silent')
+    return model
+
+
+def classified(model: Any, test_set: dict[str, Any]) -> torch.Tensor:
+    """How often a classifier is right about each test image, over several draws of the colours.
+
+    Args:
+        model: A classifier.
+        test_set: Config of the test images.
+
+    Returns:
+        ``(M,)``, 0 to 1.
+    """
+    hits = []
+    for draw in range(DRAWS):
+        test = tinted_features(model, test_set, 0.0, 10 * draw + 3)
+        with torch.no_grad():
+            hits.append(model.head.fc(test['x']).argmax(1) == test['y'])
+    return torch.stack(hits).float().mean(0)
 
 
 def tinted_features(

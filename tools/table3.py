@@ -19,14 +19,12 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner import load_checkpoint
 from mmpretrain import get_model
 from rich.console import Console
-from side_by_side import ROOT, Run, evaluate, tinted_features, train_all
+from side_by_side import ROOT, Run, evaluate, load, save_table, tinted_features, train_all
 
 from ipirm_mm import cli
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER, read_fashion_mnist
-from ipirm_mm.visualization import format_table
 
 # Row, config.
 METHODS = (
@@ -70,12 +68,6 @@ def supervised(models: tuple[Any, Any], test_set: dict[str, Any]) -> dict[str, t
         with torch.no_grad():
             correct[name] = (model.head.fc(test['x']).argmax(1) == test['y']).float()
     return correct
-
-
-def load(run: Run) -> Any:
-    model = get_model(Config.fromfile(ROOT / f'configs/quickstart/{run.config}.py'), device='cpu')
-    load_checkpoint(model, str(run.checkpoint), map_location='cpu', logger='silent')
-    return model
 
 
 def main() -> None:
@@ -127,13 +119,7 @@ def main() -> None:
             values = [100 * float(result[key].mean()) for result in by_seed]
             row[key] = f'{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})'
         rows.append(row)
-    print(f'\n{format_table(rows, COLUMNS)}')
-    lines = [
-        '| ' + ' | '.join(heading for _, heading in COLUMNS) + ' |',
-        '| --- ' * len(COLUMNS) + '|',
-        *('| ' + ' | '.join(row.get(key, '-') for key, _ in COLUMNS) + ' |' for row in rows),
-    ]
-    (args.work_dir / 'table3.md').write_text('\n'.join(lines) + '\n')
+    save_table(args.work_dir / 'table3.md', rows, COLUMNS)
     print(f'\n{args.work_dir}/table3.md; mean over seeds {args.seeds}, lowest to highest')
 
 

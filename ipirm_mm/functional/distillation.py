@@ -115,11 +115,31 @@ def ofd_distance(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
             f'student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have the '
             f'same shape, and margin {tuple(margin.shape)} one value a channel'
         )
-    target = torch.maximum(teacher, margin.to(teacher.dtype).view(1, -1, 1, 1))
-    # In half precision a sum of squares overflows.
-    difference = at_least_float32(student - target)
-    counts = (difference > 0) | (target > 0)
-    return difference.where(counts, torch.zeros_like(difference)).square().sum()
+    return _OFDDistance.apply(student, teacher, margin)
+
+
+class _OFDDistance(torch.autograd.Function):
+    """The distance, with as few passes over the features as there are.
+
+    Autograd would keep five arrays of their size, and write six more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:  # type: ignore[override]
+        target = torch.maximum(teacher, margin.to(teacher.dtype).view(1, -1, 1, 1))
+        # In half precision a sum of squares overflows.
+        difference = at_least_float32(student - target)
+        # Where the target is not positive, only what exceeds it counts.
+        difference = torch.where(target > 0, difference, difference.clamp(min=0))
+        ctx.save_for_backward(difference)
+        ctx.dtype = student.dtype
+        return difference.square().sum()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
+        (difference,) = ctx.saved_tensors
+        return (2 * grad * difference).to(ctx.dtype), None, None
 
 
 def crd_scores(
