@@ -190,3 +190,26 @@ def test_unreadable_image_is_named(tmp_path, workers):
         *options,
     )
     fails_with(finished, f'error: {broken} cannot be read as an image')
+
+
+@pytest.mark.parametrize(
+    'tool,fourth', [('train', '--work-dir=work_dirs/x'), ('test', 'work_dirs/x')]
+)
+def test_slurm_scripts_hand_everything_to_srun(tmp_path, tool, fourth):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    script = ROOT / f'tools/slurm_{tool}.sh'
+    arguments = ['gpu', 'job', 'configs/a.py', 'work_dirs/x', '--amp', '--cfg-options', 'a=b c']
+    environment = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '4'}
+    finished = subprocess.run(
+        ['bash', str(script), *arguments], env=environment, capture_output=True, text=True
+    )
+    handed = finished.stdout.splitlines()
+    assert finished.returncode == 0, finished.stderr
+    assert handed[:2] == ['-p', 'gpu'] and '--ntasks=4' in handed and '--gres=gpu:4' in handed
+    at = next(place for place, word in enumerate(handed) if word.endswith(f'/{tool}.py'))
+    expected = ['configs/a.py', fourth, '--launcher=slurm', '--amp', '--cfg-options', 'a=b c']
+    assert handed[at + 1 :] == expected
+    short = subprocess.run(['bash', str(script), 'gpu'], capture_output=True, text=True)
+    assert short.returncode == 2 and f'usage: slurm_{tool}.sh PARTITION' in short.stderr

@@ -1,27 +1,3 @@
 #!/usr/bin/env bash
-# slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [flags of train.py]
-# GPUs by GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5); further flags of srun by SRUN_ARGS.
-set -euo pipefail
-if [ $# -lt 4 ]; then
-    echo "usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [flags of train.py]" >&2
-    exit 2
-fi
-partition=$1
-job_name=$2
-config=$3
-work_dir=$4
-shift 4
-gpus=${GPUS:-8}
-per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
-here=$(cd "$(dirname "$0")" && pwd)
-export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
-# shellcheck disable=SC2086  # SRUN_ARGS holds several flags
-exec srun -p "$partition" \
-    --job-name="$job_name" \
-    --gres=gpu:"$per_node" \
-    --ntasks="$gpus" \
-    --ntasks-per-node="$per_node" \
-    --cpus-per-task="${CPUS_PER_TASK:-5}" \
-    --kill-on-bad-exit=1 \
-    ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$here/train.py" "$config" --work-dir="$work_dir" --launcher=slurm "$@"
+# slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [flags of train.py]; see slurm_launch.sh.
+exec "$(dirname "$0")/slurm_launch.sh" train WORK_DIR "$@"
