@@ -28,6 +28,8 @@ from ipirm_mm.visualization import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
 DRAWS = 4
+# An epoch of 500 labelled images takes about a tenth of one of 4,000 images, two views each.
+_LABELLED = 0.1
 
 
 class Run:
@@ -42,6 +44,8 @@ class Run:
         seed: Seed.
         options: Further ``key=value`` for ``--cfg-options``.
         needs: Options that name a checkpoint, and the runs that make it, which come first.
+        epoch_cost: Time of an epoch, relative to those of other runs, by which the time left is
+            estimated. Defaults to 1.
     """
 
     def __init__(
@@ -52,8 +56,10 @@ class Run:
         seed: int,
         options: Sequence[str] = (),
         needs: dict[str, Run] | None = None,
+        epoch_cost: float = 1.0,
     ) -> None:
         self.config = config
+        self.epoch_cost = epoch_cost
         self.needs = needs or {}
         self.epochs = epochs
         self.folder = folder.resolve()
@@ -157,7 +163,8 @@ def train_all(runs: list[Run], console: Console) -> None:
     try:
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(
-                f'training {len(waiting)} networks', total=sum(run.epochs for run in waiting)
+                f'training {len(waiting)} networks',
+                total=sum(run.epochs * run.epoch_cost for run in waiting),
             )
             todo = list(waiting)
             while todo or running:
@@ -171,7 +178,8 @@ def train_all(runs: list[Run], console: Console) -> None:
                     running.append(run)
                 time.sleep(1)
                 running = [run for run in running if not run.poll()]
-                progress.update(task, completed=sum(run.epochs_done() for run in waiting))
+                done = sum(run.epochs_done() * run.epoch_cost for run in waiting)
+                progress.update(task, completed=done)
     finally:
         for run in running:
             if run.process is not None and run.process.poll() is None:
@@ -192,7 +200,9 @@ def distillation_chain(
     """
     encoder = Run('ipirm_simclr_bn', folder / 'ipirm_simclr_bn', epochs, seed)
     from_encoder = {'model.backbone.init_cfg.checkpoint': encoder}
-    teacher = Run('teacher', folder / 'teacher', 300, seed, needs=from_encoder)
+    teacher = Run(
+        'teacher', folder / 'teacher', 300, seed, needs=from_encoder, epoch_cost=_LABELLED
+    )
     runs = dict(ipirm_simclr_bn=encoder, teacher=teacher)
     for student in students:
         needs: dict[str, Run] = {}
@@ -200,7 +210,9 @@ def distillation_chain(
             needs.update(from_encoder)
             if student != 'student_finetuned':
                 needs['model.teacher.checkpoint'] = teacher
-        runs[student] = Run(student, folder / student, 100, seed, needs=needs)
+        runs[student] = Run(
+            student, folder / student, 100, seed, needs=needs, epoch_cost=_LABELLED
+        )
     return runs
 
 

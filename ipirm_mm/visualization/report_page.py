@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Columns = Sequence[tuple[str, str]]
 Curves = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
@@ -25,6 +25,22 @@ figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; }
 .wide { overflow-x: auto; } dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; }
 code { overflow-wrap: anywhere; }
 """
+
+
+class Table(NamedTuple):
+    """A table of results.
+
+    Attributes:
+        title: Heading.
+        rows: Results, one mapping a row.
+        columns: Key and heading of each column.
+        notes: How to read it.
+    """
+
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+    columns: Columns
+    notes: Sequence[str] = ()
 
 
 def _cell(value: Any) -> str:
@@ -54,6 +70,21 @@ def format_table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> str:
         for line in cells
     ]
     return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
+
+
+def _html_table(table: Table) -> str:
+    heads = ''.join(f'<th scope="col">{html.escape(heading)}</th>' for _, heading in table.columns)
+    body = ''.join(
+        '<tr>'
+        + ''.join(f'<td>{html.escape(_cell(row.get(key)))}</td>' for key, _ in table.columns)
+        + '</tr>'
+        for row in table.rows
+    )
+    notes = ''.join(f'<li>{html.escape(note)}</li>' for note in table.notes)
+    return (
+        f'<h2>{html.escape(table.title)}</h2><div class="wide"><table><thead><tr>{heads}</tr>'
+        f'</thead><tbody>{body}</tbody></table></div><ul>{notes}</ul>'
+    )
 
 
 def _picture(data: bytes, caption: str) -> str:
@@ -121,33 +152,22 @@ def _describe(record: Mapping[str, Any]) -> str:
 def write_report(
     path: str | os.PathLike,
     title: str,
-    rows: Sequence[Mapping[str, Any]],
-    columns: Columns,
+    tables: Sequence[Table],
     curves: Curves,
     partitions: Sequence[Mapping[str, Any]],
     settings: Mapping[str, str],
-    notes: Sequence[str] = (),
 ) -> None:
     """Write one self-contained HTML page.
 
     Args:
         path: File to write; replaced as a whole.
         title: Heading.
-        rows: Results, one mapping a row.
-        columns: Key and heading of each column of the table.
+        tables: The results.
         curves: Plots: title to lines, each a name and its points ``(epoch, value)``.
         partitions: Records as ``PartitionUpdateHook`` writes them, with ``method`` and ``picture``
             (path of a PNG file) added.
         settings: What was run.
-        notes: How to read the table.
     """
-    heads = ''.join(f'<th scope="col">{html.escape(heading)}</th>' for _, heading in columns)
-    body = ''.join(
-        '<tr>'
-        + ''.join(f'<td>{html.escape(_cell(row.get(key)))}</td>' for key, _ in columns)
-        + '</tr>'
-        for row in rows
-    )
     pictures = ''.join(
         _picture(Path(record['picture']).read_bytes(), _describe(record)) for record in partitions
     )
@@ -160,8 +180,7 @@ def write_report(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
-<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>
-<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>
+{''.join(map(_html_table, tables))}
 <h2>Training</h2>
 {_picture(_plot(curves), '; '.join(curves))}
 <h2>Partitions</h2>

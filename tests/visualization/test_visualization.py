@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ipirm_mm.visualization import format_table, partition_grid, write_report
+from ipirm_mm.visualization import Table, format_table, partition_grid, write_report
 
 
 class Images:
@@ -55,11 +55,14 @@ def test_table():
 def test_page_is_self_contained(tmp_path):
     picture = tmp_path / 'p.png'
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(picture)
+    columns = [('name', 'method'), ('knn', 'k-NN')]
     write_report(
         tmp_path / 'sub' / 'index.html',
         title='T < U',
-        rows=[dict(name='SimCLR', knn=50.04), dict(name='IP-IRM & more', knn=60.0)],
-        columns=[('name', 'method'), ('knn', 'k-NN')],
+        tables=[
+            Table('Stage I', [dict(name='SimCLR', knn=50.04)], columns, ['A note.']),
+            Table('Stage II', [dict(name='IP-IRM & more', knn=60.0)], columns),
+        ],
         curves={'loss': {'SimCLR': [(1, 2.0), (2, 1.0)], 'none yet': []}},
         partitions=[
             dict(
@@ -74,7 +77,6 @@ def test_page_is_self_contained(tmp_path):
             )
         ],
         settings=dict(command='make demo'),
-        notes=['A note.'],
     )
     assert [path.name for path in (tmp_path / 'sub').iterdir()] == ['index.html']
     page = (tmp_path / 'sub' / 'index.html').read_text()
@@ -99,6 +101,7 @@ def test_page_is_self_contained(tmp_path):
         '50.0',
         'make demo',
         'A note.',
+        'Stage II',
         '0.50 bits about colour',
     ):
         assert expected in parser.text
