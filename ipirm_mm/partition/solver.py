@@ -34,7 +34,7 @@ _KEPT_BYTES = 2 * 2**30
 # in one k-means and not in the next; images that a search looks at; ways to deal the clusters out
 # that it looks at, for each image; and how many results are moved on.
 _CLUSTERS, _CLUSTER_IMAGES, _CLUSTER_BUDGET, _CLUSTER_RESULTS = (
-    (5, 5, 7, 7, 10, 10, 15),
+    (10, 10, 15, 15, 20, 20, 30, 30),
     2048,
     30,
     4,
@@ -103,8 +103,8 @@ class PartitionSolver:
         balance: ``'relaxed'``, ``'strict'`` or ``'none'``. Defaults to ``'relaxed'``.
         irm_temperature: Temperature of the penalty; None means ``temperature``.
         strategy: See above. Defaults to ``'local'``.
-        starts: Starts of ``'local'``: ``'authors'``, ``'kmeans'``, ``'clusters'`` (k-means into 5
-            to 15 clusters a subset, then a search over which subset each cluster belongs to),
+        starts: Starts of ``'local'``: ``'authors'``, ``'kmeans'``, ``'clusters'`` (k-means into
+            10 to 30 clusters a subset, then a search over which subset each cluster belongs to),
             ``'pca'`` (quantiles along each of the first three principal components) and
             ``'random'``. Defaults to all.
         block_size: Images a block. Defaults to 3096 (authors' code).
