@@ -14,12 +14,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.registry import MODELS
 
 from ipirm_mm import cli
@@ -31,6 +29,7 @@ from ipirm_mm.evaluation import (
     extract_features,
     knn_predict,
 )
+from ipirm_mm.models import load_weights
 from ipirm_mm.visualization import format_table
 
 COLUMNS = (
@@ -59,33 +58,6 @@ def parse_args() -> argparse.Namespace:
     if args.k < 1 or args.temperature <= 0 or args.weight_decay < 0:
         parser.error('--k and --temperature must be positive, --weight-decay not negative')
     return args
-
-
-def load_backbone(model: Any, path: str) -> int:
-    """Load the backbone from a checkpoint, all of it; returns the number of its keys.
-
-    Raises:
-        UserError: If a key is missing or has another shape.
-    """
-    cli.check_checkpoint(path)
-    state = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    state = state.get('state_dict', state)
-    state = {key.removeprefix('module.'): value for key, value in state.items()}
-    wanted = model.backbone.state_dict()
-    found = {key: state.get(f'backbone.{key}', state.get(key)) for key in wanted}
-    wrong = [
-        key
-        for key, value in found.items()
-        if not isinstance(value, torch.Tensor) or value.shape != wanted[key].shape
-    ]
-    if wrong:
-        raise UserError(
-            f'{path} does not fit the backbone of the config: {len(wrong)} of {len(wanted)} keys '
-            f'are missing or of another shape, the first is {wrong[0]}; the checkpoint has '
-            f'{next(iter(state), "nothing")}, ... Give the config that it was trained with'
-        )
-    model.backbone.load_state_dict(found)
-    return len(wanted)
 
 
 def evaluate(
@@ -131,7 +103,8 @@ def main() -> None:
     # Checkpoints of different runs often have the same name.
     folder = len({Path(path).name for path in args.checkpoints}) < len(args.checkpoints)
     for path in args.checkpoints:
-        keys = load_backbone(model, path)
+        cli.check_checkpoint(path)
+        keys = load_weights(model.backbone, path, strict=True).loaded
         print(f'{path}: all {keys} keys of the backbone loaded')
         name = '/'.join(Path(path).parts[-2:]) if folder else Path(path).name
         rows.append(dict(name=name, **evaluate(model, *loaders, args)))

@@ -262,18 +262,16 @@ class _CRDSide(torch.autograd.Function):
     ) -> Tensor:
         noise = (index.shape[1] - 1) / len(memory)
         p = crd_scores(embedding, memory, index, temperature) / constant
-        whole = p + (noise + _EPSILON)
-        # log(c / (P + c + e)) of all, and of the positive P / c more.
-        log_ratios = math.log(noise) * whole.numel() - whole.log().sum()
-        log_ratios = log_ratios + (p[:, 0] / noise).log().sum()
+        # log((P + c + e) / c) of all, less log(P / c) of the positive.
+        loss = torch.log1p((p + _EPSILON) / noise).sum() - (p[:, 0] / noise).log().sum()
         if ctx.needs_input_grad[0]:
-            slope = p / whole
+            slope = p / (p + (noise + _EPSILON))
             slope[:, 0] -= 1
             scattered = slope.new_zeros(len(slope), len(memory)).scatter_add_(1, index, slope)
             with torch.autocast(embedding.device.type, enabled=False):
                 gradient = scattered @ memory.to(slope.dtype)
             ctx.save_for_backward(gradient / (temperature * len(embedding)))
-        return -log_ratios / len(embedding)
+        return loss / len(embedding)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
