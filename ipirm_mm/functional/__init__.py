@@ -21,6 +21,7 @@ from .distillation import (
 from .information import mutual_information, normalized_mutual_information
 from .latent import group_cosine_risks
 from .partition import soft_partition_objective
+from .scores import merge_scores
 
 __all__ = [
     'ClassIndex',
@@ -35,6 +36,7 @@ __all__ = [
     'index_classes',
     'kl_divergence',
     'mean_teacher_logits',
+    'merge_scores',
     'mutual_information',
     'normalized_mutual_information',
     'ofd_distance',

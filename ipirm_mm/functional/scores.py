@@ -1,0 +1,69 @@
+"""Merging the probabilities of several views or models (report Section 4.2, Tables 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .contrastive import at_least_float32
+
+POLICIES = ('mean', 'gmean', 'tsharpen', 'weighted')
+
+
+def merge_scores(
+    scores: Tensor, policy: str = 'mean', weights: Tensor | Sequence[float] | None = None
+) -> Tensor:
+    r"""Merge the probabilities of *A* views or models (report: "merging policy").
+
+    .. math::
+        \text{mean: } \tfrac{1}{A} \sum_j p_j \quad
+        \text{gmean: } \exp\big(\tfrac{1}{A} \sum_j \log p_j\big) \quad
+        \text{tsharpen: } \tfrac{1}{A} \sum_j p_j^{1/2} \quad
+        \text{weighted: } \sum_j w_j p_j \big/ \sum_j w_j
+
+    and then scaled so that rows sum to 1, which does not change the order of the classes. The
+    geometric mean is computed by logarithms; a probability of zero counts as the smallest positive
+    number of the type, so that one member cannot make a row of zeros.
+
+    Args:
+        scores: Probabilities, ``(A, N, C)``.
+        policy: ``'mean'``, ``'gmean'``, ``'tsharpen'`` or ``'weighted'``. Defaults to ``'mean'``.
+        weights: Weight of each member, ``(A,)``, not negative, for ``'weighted'`` only. Defaults
+            to None.
+
+    Returns:
+        ``(N, C)``, rows sum to 1; at least float32.
+
+    Raises:
+        ValueError: If the policy does not exist, shapes do not match, or weights are given where
+            none belong, missing, negative or all zero.
+    """
+    if scores.ndim != 3 or not len(scores):
+        raise ValueError(f'scores must be (A, N, C) with A >= 1, but is {tuple(scores.shape)}')
+    if policy not in POLICIES:
+        raise ValueError(f'policy must be one of {POLICIES}, but is {policy!r}')
+    if (weights is not None) != (policy == 'weighted'):
+        raise ValueError(
+            "policy 'weighted' needs weights"
+            if weights is None
+            else f"weights go with policy 'weighted', not with {policy!r}"
+        )
+    scores = at_least_float32(scores)
+    if policy == 'gmean':
+        # In the softmax of the mean logarithm the largest class is at exp(0): no underflow.
+        return scores.clamp_min(torch.finfo(scores.dtype).tiny).log().mean(0).softmax(1)
+    if policy == 'tsharpen':
+        merged = scores.sqrt().sum(0)
+    elif weights is not None:
+        share = torch.as_tensor(weights, dtype=scores.dtype, device=scores.device)
+        if share.shape != scores.shape[:1] or bool((share < 0).any()) or not bool(share.sum() > 0):
+            raise ValueError(
+                f'weights must be {len(scores)} numbers, none negative and not all zero, but are '
+                f'{share.tolist()}'
+            )
+        merged = torch.einsum('a,anc->nc', share / share.sum(), scores)
+    else:
+        merged = scores.sum(0)
+    return merged / merged.sum(1, keepdim=True)
