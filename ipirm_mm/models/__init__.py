@@ -1,9 +1,10 @@
-"""Algorithms, heads, backbones and distillers, registered in ``mmpretrain.registry.MODELS``."""
+"""What is registered in ``mmpretrain.registry.MODELS``."""
 
 from .backbones import SmallConvNet
 from .distillers import CRD, OFD, DistillingClassifier, FeatureKL, LogitKL
 from .heads import IPIRMContrastiveHead, IPIRMLatentHead
 from .selfsup import IPIRMSimCLR, IPIRMSimSiam
+from .tta import ScoreMergingTTA
 from .weights import CheckedPretrained, load_weights
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     'IPIRMSimCLR',
     'IPIRMSimSiam',
     'LogitKL',
+    'ScoreMergingTTA',
     'SmallConvNet',
     'load_weights',
 ]

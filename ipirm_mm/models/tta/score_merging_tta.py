@@ -1,0 +1,113 @@
+"""Test-time augmentation: probabilities of several views of an image, merged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.model import BaseTTAModel
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from ipirm_mm.errors import UserError
+from ipirm_mm.functional import merge_scores
+
+VIEW_POLICIES = ('mean', 'gmean', 'tsharpen')
+
+
+@MODELS.register_module()
+class ScoreMergingTTA(BaseTTAModel):
+    """Merge the probabilities of the views of each image (report Section 4.2, "Other Tricks").
+
+    All views of a batch go through the network together. Unlike MMPretrain's
+    ``AverageClsScoreTTA`` it sets the label as well, which there remains that of the first view.
+
+    .. code-block:: python
+
+        tta_model = dict(type='ScoreMergingTTA', policy='tsharpen')
+
+    Args:
+        module: The classifier, or its config.
+        policy: ``'mean'``, ``'gmean'`` or ``'tsharpen'``, see
+            :func:`~ipirm_mm.functional.merge_scores`. Defaults to ``'mean'``.
+        max_images: Most images in one pass. Defaults to None, all views of a batch; where a GPU
+            has no room for them, half as many, and so on.
+        **kwargs: Other arguments of MMEngine's ``BaseTTAModel``.
+
+    Raises:
+        UserError: If an option is out of range.
+    """
+
+    def __init__(
+        self, module: Any, policy: str = 'mean', max_images: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(module, **kwargs)
+        if policy not in VIEW_POLICIES:
+            raise UserError(
+                f'ScoreMergingTTA.policy must be one of {VIEW_POLICIES}, but is {policy!r}'
+            )
+        if max_images is not None and max_images < 1:
+            raise UserError(f'ScoreMergingTTA.max_images must be at least 1, but is {max_images}')
+        self.policy = policy
+        self.max_images = max_images
+
+    @torch.no_grad()
+    def test_step(self, data: dict[str, Any]) -> list[DataSample]:
+        """Predict a batch.
+
+        Args:
+            data: ``inputs`` and ``data_samples``, each a list over views of a batch.
+
+        Returns:
+            One sample an image, with the merged ``pred_score`` and its ``pred_label``.
+        """
+        views, samples = data['inputs'], data['data_samples']
+        predictions: list[list[DataSample]] = [[] for _ in views]
+        # Views of another size, as of another resize, cannot be stacked with the others.
+        by_shape: dict[Any, list[int]] = {}
+        for number, view in enumerate(views):
+            by_shape.setdefault(tuple(view[0].shape), []).append(number)
+        for numbers in by_shape.values():
+            flat = [image for number in numbers for image in views[number]]
+            flat_samples = [sample for number in numbers for sample in samples[number]]
+            predicted = self._predict(flat, flat_samples)
+            count = len(views[0])
+            for place, number in enumerate(numbers):
+                predictions[number] = predicted[place * count : (place + 1) * count]
+        return self.merge_preds(list(zip(*predictions)))
+
+    def _predict(self, images: list[Tensor], samples: list[DataSample]) -> list[DataSample]:
+        """Predict images of one size, as many in a pass as there is room for."""
+        predicted: list[DataSample] = []
+        while len(predicted) < len(images):
+            begin = len(predicted)
+            end = begin + (self.max_images or len(images))
+            chunk = dict(inputs=torch.stack(images[begin:end]), data_samples=samples[begin:end])
+            try:
+                predicted += self.module.test_step(chunk)
+            except torch.cuda.OutOfMemoryError:
+                size = len(chunk['data_samples'])
+                if size == 1:
+                    raise
+                self.max_images = size // 2
+                torch.cuda.empty_cache()
+        return predicted
+
+    def merge_preds(self, data_samples_list: list[Any]) -> list[DataSample]:
+        """Merge predictions.
+
+        Args:
+            data_samples_list: For each image a tuple with a sample for each view.
+
+        Returns:
+            One sample an image.
+        """
+        scores = torch.stack(
+            [torch.stack([view.pred_score for view in views]) for views in data_samples_list], 1
+        )
+        merged = []
+        for views, score in zip(data_samples_list, merge_scores(scores, self.policy)):
+            sample = views[0].new()
+            merged.append(sample.set_pred_score(score).set_pred_label(score.argmax()))
+        return merged
