@@ -4,9 +4,9 @@
 
 First: a training step of a ResNet-50 student with a ResNet-50 teacher, against the student's own
 step (forward and backward with labels) plus the teacher's forward pass, each measured alone, in
-turns. Second: CRD's loss with its gradient at n = 50,000 images, K = 16,384 negatives, width 128
-and a batch of 8 on one thread, against the authors' order, which gathers rows of the memory first;
-both give the same numbers, which is checked. Medians of one run; quote the ratios.
+turns. Second: CRD's scores, and its loss with gradient, at n = 50,000 images, K = 16,384 negatives,
+width 128 and a batch of 8 on one thread, against the authors' order, which gathers rows of the
+memory first; both give the same numbers, which is checked. Medians of one run; quote the ratios.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mmpretrain.structures import DataSample  # noqa: E402
 from mmpretrain.utils import register_all_modules  # noqa: E402
 
 import ipirm_mm  # noqa: E402, F401
-from ipirm_mm.functional import crd_index, crd_loss, index_classes  # noqa: E402
+from ipirm_mm.functional import crd_index, crd_loss, crd_scores, index_classes  # noqa: E402
 
 LOSSES = (
     ('LogitKL', [dict(type='LogitKL')]),
@@ -126,8 +126,8 @@ def gathered_crd(
     return total
 
 
-def crd(args: argparse.Namespace) -> tuple[float, float]:
-    """Milliseconds of CRD's loss and gradient: from gathered rows, and ours."""
+def crd(args: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of CRD's scores of one side, and of its loss with gradient."""
     generator = torch.Generator().manual_seed(0)
 
     def unit(rows: int) -> Tensor:
@@ -147,10 +147,17 @@ def crd(args: argparse.Namespace) -> tuple[float, float]:
         loss = sum(crd_loss(student, teacher, *memories, index, z, z))
         return [loss, *torch.autograd.grad(loss, (student, teacher))]
 
-    for ours, theirs in zip(fast(), slow()):
+    def slow_scores() -> Tensor:
+        rows = memories[1].index_select(0, index.view(-1)).view(*index.shape, -1)
+        return torch.bmm(rows, student.detach()[:, :, None]).squeeze(2).div(0.07).exp()
+
+    def fast_scores() -> Tensor:
+        return crd_scores(student.detach(), memories[1], index)
+
+    for ours, theirs in zip([*fast(), fast_scores()], [*slow(), slow_scores()]):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-    times = medians(dict(slow=slow, fast=fast), args.runs)
-    return times['slow'], times['fast']
+    steps = dict(slow=slow, fast=fast, slow_scores=slow_scores, fast_scores=fast_scores)
+    return medians(steps, args.runs)
 
 
 def main() -> None:
@@ -169,9 +176,11 @@ def main() -> None:
         step, alone = overhead(losses, args)
         print(f'{name:<24}{step:>16.1f}{alone:>14.1f}{step / alone:>8.3f}', flush=True)
     torch.set_num_threads(1)
-    slow, fast = crd(args)
-    print(f'\n{"loss of CRD":<24}{"gathered, ms":>16}{"ours, ms":>14}{"ratio":>8}')
-    print(f'{"n 50,000, K 16,384":<24}{slow:>16.1f}{fast:>14.1f}{slow / fast:>8.1f}')
+    times = crd(args)
+    print(f'\n{"CRD, n 50,000, K 16,384":<24}{"gathered, ms":>16}{"ours, ms":>14}{"ratio":>8}')
+    for name, suffix in (('scores of one side', '_scores'), ('loss and gradient', '')):
+        slow, fast = times[f'slow{suffix}'], times[f'fast{suffix}']
+        print(f'{name:<24}{slow:>16.1f}{fast:>14.1f}{slow / fast:>8.1f}')
 
 
 if __name__ == '__main__':
