@@ -4,7 +4,7 @@
 
 First: a training step of a ResNet-50 student with a ResNet-50 teacher, against the student's own
 step (forward and backward with labels) plus the teacher's forward pass, each measured alone, in
-turns. Second: CRD's scores, and its loss with gradient, at n = 50,000 images, K = 16,384 negatives,
+turns. Second: CRD's scores, and its loss with gradient, at n = 50,000 images, K = 16,384,
 width 128 and a batch of 8 on one thread, against the authors' order, which gathers rows of the
 memory first; both give the same numbers, which is checked. Medians of one run; quote the ratios.
 """

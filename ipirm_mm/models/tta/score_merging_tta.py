@@ -87,7 +87,7 @@ class ScoreMergingTTA(BaseTTAModel):
             try:
                 predicted += self.module.test_step(chunk)
             except torch.cuda.OutOfMemoryError:
-                size = len(chunk['data_samples'])
+                size = len(samples[begin:end])
                 if size == 1:
                     raise
                 self.max_images = size // 2
