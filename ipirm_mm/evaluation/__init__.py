@@ -1,6 +1,6 @@
 """k-NN, linear probe, and the features they work on."""
 
-from .features import extract_features, pooled_feature
+from .features import extract_features, pool_last, pooled_feature
 from .knn import knn_accuracy, knn_predict
 from .knn_metric import KNNAccuracy
 from .linear_probe import LinearProbe, bootstrap_interval
@@ -16,5 +16,6 @@ __all__ = [
     'extract_features',
     'knn_accuracy',
     'knn_predict',
+    'pool_last',
     'pooled_feature',
 ]

@@ -82,8 +82,13 @@ def extract_features(
 
 def pooled_feature(model: Any, images: Tensor) -> Tensor:
     """The backbone's last feature, pooled over positions: ``(B, C, H, W)`` to ``(B, D)``."""
-    feature = model.extract_feat(images)
-    if isinstance(feature, (list, tuple)):
+    return pool_last(model.extract_feat(images))
+
+
+def pool_last(features: Any) -> Tensor:
+    """The last of a network's features, pooled over positions: ``(B, D)``."""
+    feature = features[-1] if isinstance(features, (list, tuple)) else features
+    if isinstance(feature, (list, tuple)):  # a transformer's patches and class token
         feature = feature[-1]
     return feature.flatten(2).mean(2) if feature.ndim > 2 else feature
 

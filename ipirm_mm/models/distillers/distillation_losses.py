@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
@@ -31,6 +30,7 @@ from ipirm_mm.functional import (
     ofd_margin,
 )
 
+from ..heads.base_ipirm_head import unit_rows
 from .taps import find_stages
 
 
@@ -438,8 +438,8 @@ class CRD(DistillationLoss):
         index = crd_index(
             sample_idx, classes, self.num_negatives, self.steps, self.seed, self.relax
         )
-        s = _unit(self.embed_student(student.feature))
-        t = _unit(self.embed_teacher(teachers[self.teacher].feature))
+        s = unit_rows(self.embed_student(student.feature))
+        t = unit_rows(self.embed_teacher(teachers[self.teacher].feature))
         memories = self.memory_student, self.memory_teacher
         if not self._has_constants:
             self._set_constants(s, t, index)
@@ -474,7 +474,7 @@ class CRD(DistillationLoss):
         for memory, rows in ((self.memory_student, student), (self.memory_teacher, teacher)):
             rows = gather_batch(rows)[first].to(memory.dtype)
             mixed = self.momentum * memory[everyone] + (1 - self.momentum) * rows
-            memory[everyone] = _unit(mixed)
+            memory[everyone] = unit_rows(mixed)
         self.steps += 1
 
     def _load_from_state_dict(
@@ -502,11 +502,6 @@ def _positive(loss: DistillationLoss, name: str, value: float) -> float:
     if not value > 0:
         raise UserError(f'{type(loss).__name__}.{name} must be positive, but is {value}')
     return value
-
-
-def _unit(rows: Tensor) -> Tensor:
-    """Rows of unit norm; in half precision the norm would be rounded."""
-    return F.normalize(rows if rows.dtype == torch.float64 else rows.float(), dim=1)
 
 
 def _free_memory(device: torch.device) -> int:

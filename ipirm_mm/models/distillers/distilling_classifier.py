@@ -12,11 +12,12 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.evaluation import pool_last
 from ipirm_mm.functional import mean_teacher_logits
 
 from .distillation_losses import DistillationLoss, Responses
 from .taps import OutputTap, PreActivationTap, find_stages, recording
-from .teacher import Beside, FrozenTeacher, pool, respond
+from .teacher import Beside, FrozenTeacher, respond
 
 # Side of the images of the dry run from which shapes are taken; widths do not depend on it.
 _DRY_RUN = 64
@@ -148,7 +149,7 @@ class DistillingClassifier(ImageClassifier):
             features = self.extract_feat(inputs)
             losses = self.head.loss(features, data_samples)
         student = Responses(
-            self._logits.take(), pool(features), [tap.take() for tap in self._taps]
+            self._logits.take(), pool_last(features), [tap.take() for tap in self._taps]
         )
         teachers = [frozen(inputs) for frozen in self.beside]
         # Named after what it is: MMEngine logs the sum of all as `loss`.

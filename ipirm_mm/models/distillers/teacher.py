@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import pooled_feature
+from ipirm_mm.evaluation import pool_last, pooled_feature
 
 from ..weights import load_weights
 from .distillation_losses import Responses
@@ -34,18 +34,10 @@ def respond(network: nn.Module, inputs: Tensor, taps: list[PreActivationTap]) ->
         if isinstance(network, ImageClassifier):
             features = network.extract_feat(inputs)
             logits = network.head(features) if network.with_head else None
-            feature = pool(features)
+            feature = pool_last(features)
         else:
             logits, feature = None, pooled_feature(network, inputs)
     return Responses(logits, feature, [tap.take() for tap in taps])
-
-
-def pool(features: Any) -> Tensor:
-    """The last feature, pooled over positions: ``(N, D)``."""
-    feature = features[-1] if isinstance(features, (list, tuple)) else features
-    if isinstance(feature, (list, tuple)):  # a transformer's patches and class token
-        feature = feature[-1]
-    return feature.flatten(2).mean(2) if feature.ndim > 2 else feature
 
 
 class FrozenTeacher(nn.Module):
