@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ipirm_mm.functional.partition import SimilarityBlock, balance_term
 
-_RESTARTS_IN_VAIN = 30
+# How many restarts without anything better end the search, and every which one deals all anew.
+_RESTARTS_IN_VAIN, _ANEW = 30, 4
 
 
 class ClusterObjective:
@@ -116,8 +117,8 @@ def search_clusters(
 ) -> list[Tensor]:
     """Steepest ascent over moves of one cluster and exchanges of two, with restarts.
 
-    When no move helps, a fifth of the best deal is dealt anew, until 30 times nothing better comes
-    of it.
+    When no move helps, a fifth of the best deal is dealt anew, and every fourth time all clusters,
+    until 30 times nothing better comes of it.
 
     Args:
         objective: The objective.
@@ -128,14 +129,11 @@ def search_clusters(
     Returns:
         The different deals in which ascents ended, ``(C,)`` each, best first.
     """
-    subsets, size = objective.num_subsets, objective.size
-    clusters, device = len(size), size.device
-    order = torch.randperm(clusters, generator=generator).to(device)
-    deal = torch.empty_like(order)
-    before = size[order].cumsum(0) - size[order]
-    deal[order] = (before * subsets / size.sum()).long()
+    subsets = objective.num_subsets
+    deal = _even_deal(objective, generator)
+    clusters, device = len(deal), deal.device
     found: list[tuple[float, Tensor]] = []
-    left, in_vain = budget, 0
+    left, in_vain, restarts = budget, 0, 0
     while left > 0 and in_vain < _RESTARTS_IN_VAIN:
         value = float(objective(deal[None]))
         while left > 0:
@@ -155,6 +153,10 @@ def search_clusters(
                 in_vain = 0
             found.append((value, deal))
             found.sort(key=lambda result: -result[0])
+        restarts += 1
+        if restarts % _ANEW == 0:
+            deal = _even_deal(objective, generator)
+            continue
         for _ in range(20):
             deal = found[0][1].clone()
             chosen = torch.randperm(clusters, generator=generator)[: max(2, clusters // 5)]
@@ -165,6 +167,16 @@ def search_clusters(
         else:
             deal = found[0][1]
     return [deal for _, deal in found]
+
+
+def _even_deal(objective: ClusterObjective, generator: torch.Generator) -> Tensor:
+    """A random deal in which subsets have about the same size, ``(C,)``."""
+    size = objective.size
+    order = torch.randperm(len(size), generator=generator).to(size.device)
+    deal = torch.empty_like(order)
+    before = size[order].cumsum(0) - size[order]
+    deal[order] = (before * objective.num_subsets / size.sum()).long()
+    return deal
 
 
 def _allowed(objective: ClusterObjective, deals: Tensor, deal: Tensor, least: int) -> Tensor:

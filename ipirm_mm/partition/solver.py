@@ -34,11 +34,15 @@ _KEPT_BYTES = 2 * 2**30
 # in one k-means and not in the next; images that a search looks at; ways to deal the clusters out
 # that it looks at, for each image; and how many results are moved on.
 _CLUSTERS, _CLUSTER_IMAGES, _CLUSTER_BUDGET, _CLUSTER_RESULTS = (
-    (10, 10, 15, 15, 20, 20, 30, 30),
+    (10, 10, 15, 15, 20, 20, 30, 30, 7, 7, 5, 5),
     2048,
     30,
     4,
 )
+# The NMI from which two partitions are one, and how many of the first of several blocks are
+# compared on all images: splits that differ much can be within 0.0002 of each other in one block,
+# and 0.008 apart on all.
+_SAME_NMI, _CANDIDATES = 0.9, 4
 
 Progress = Callable[[float, str], None]
 
@@ -86,8 +90,9 @@ class PartitionSolver:
 
     For more images than ``block_size`` the objective is the mean over the blocks of one fixed
     random division, and the balance that of the whole. ``'local'`` then solves the first block
-    from all starts, carries its subsets over to all images by a linear fit to their features, and
-    makes local moves in one block after the other, so that its time grows with N.
+    from all starts, carries the subsets of its best partitions over to all images by a linear fit
+    to their features, goes on with the one that is best there, and makes local moves in one block
+    after the other, so that its time grows with N.
 
     With ``balance='relaxed'`` the term of the objective does not keep a split near 2:1: a small,
     tight group of images against the rest can have more than it takes off. Local moves therefore
@@ -104,7 +109,7 @@ class PartitionSolver:
         irm_temperature: Temperature of the penalty; None means ``temperature``.
         strategy: See above. Defaults to ``'local'``.
         starts: Starts of ``'local'``: ``'authors'``, ``'kmeans'``, ``'clusters'`` (k-means into
-            10 to 30 clusters a subset, then a search over which subset each cluster belongs to),
+            5 to 30 clusters a subset, then a search over which subset each cluster belongs to),
             ``'pca'`` (quantiles along each of the first three principal components) and
             ``'random'``. Defaults to all.
         block_size: Images a block. Defaults to 3096 (authors' code).
@@ -287,15 +292,17 @@ class PartitionSolver:
         """Local moves from each start; the best partition, its history and its start."""
         blocks = len(problem.index)
         if blocks == 1:
-            return self._best_start(problem, generator, report)
-        # One block is enough to tell which start is best, and what the subsets have in common.
+            return self._from_starts(problem, generator, report)[0]
+        # One block is enough to tell what the subsets of a good partition have in common.
         own_share = 0.5
         sample = problem.part(problem.index[0])
-        assignment, _, start = self._best_start(
-            sample, generator, partial(_report_part, report, 0.0, own_share)
-        )
-        assignment = problem.extend(assignment)
-        history = [problem.objective_and_gradient(assignment)[0]]
+        report_sample = partial(_report_part, report, 0.0, own_share)
+        results = self._from_starts(sample, generator, report_sample)
+        kept = _distinct([assignment for assignment, *_ in results], _CANDIDATES)
+        candidates = [problem.extend(results[number][0]) for number in kept]
+        values = problem.objectives(candidates)
+        best = max(range(len(values)), key=values.__getitem__)
+        assignment, start, history = candidates[best], results[kept[best]][2], [values[best]]
         for number in range(blocks):
             assignment, values = self._moves(problem, assignment, block=number)
             history += [history[-1] + value - values[0] for value in values[1:]]
@@ -305,15 +312,15 @@ class PartitionSolver:
             )
         return assignment, history, start
 
-    def _best_start(
+    def _from_starts(
         self, problem: _Problem, generator: torch.Generator, report: Progress
-    ) -> tuple[Tensor, list[float], str]:
-        """The best of local moves from all starts, for a problem of one block."""
+    ) -> list[tuple[Tensor, list[float], str]]:
+        """Results of local moves from all starts, best first, for a problem of one block."""
         names: list[str] = []
         for start in self.starts:
             components = range(1, min(3, problem.mean.shape[1]) + 1)
             names += [f'pca {number}' for number in components] if start == 'pca' else [start]
-        best: tuple[Tensor, list[float], str] | None = None
+        results: list[tuple[Tensor, list[float], str]] = []
         for number, name in enumerate(names):
             report_start = partial(_report_part, report, number / len(names), 1 / len(names))
             if name == 'clusters':
@@ -322,12 +329,10 @@ class PartitionSolver:
                 starts = [self._start(name, problem, generator, report_start)[0]]
             for assignment in starts:
                 assignment, history = self._moves(problem, problem.within_bound(assignment))
-                if best is None or history[-1] > best[1][-1]:
-                    best = assignment, history, name
-            assert best is not None
-            report_start(1.0, f'{name}: best objective {best[1][-1]:.4f}')
-        assert best is not None
-        return best
+                results.append((assignment, history, name))
+            results.sort(key=lambda result: -result[1][-1])
+            report_start(1.0, f'{name}: best objective {results[0][1][-1]:.4f}')
+        return results
 
     def _moves(
         self, problem: _Problem, assignment: Tensor, block: int | None = None
@@ -392,12 +397,13 @@ class PartitionSolver:
             )
             budget = _CLUSTER_BUDGET * len(chosen)
             deals = search_clusters(objective, generator, sample.least, budget)
-            for deal in deals[:_CLUSTER_RESULTS]:
-                assignment = deal[cluster]
-                found.append((problem.objective_and_gradient(assignment)[0], assignment))
+            dealt = [deal[cluster] for deal in deals]
+            for best in _distinct(dealt, _CLUSTER_RESULTS):
+                found.append((problem.objective_and_gradient(dealt[best])[0], dealt[best]))
             report((number + 1) / len(_CLUSTERS), f'clusters: {len(deals)} deals of {count}')
         found.sort(key=lambda result: -result[0])
-        return [assignment for _, assignment in found[:_CLUSTER_RESULTS]]
+        partitions = [assignment for _, assignment in found]
+        return [partitions[number] for number in _distinct(partitions, _CLUSTER_RESULTS)]
 
     def _authors(
         self, problem: _Problem, generator: torch.Generator, report: Progress
@@ -440,6 +446,16 @@ class PartitionSolver:
                 f'authors: epoch {epoch + 1}/{self.epochs}, objective {history[-1]:.4f}',
             )
         return best_logits.argmax(1), history
+
+
+def _distinct(assignments: Sequence[Tensor], most: int) -> list[int]:
+    """Which of some partitions, best first, are no earlier one again; at most so many."""
+    kept: list[int] = []
+    for number, assignment in enumerate(assignments):
+        same = (normalized_mutual_information(assignment, assignments[other]) for other in kept)
+        if len(kept) < most and not any(float(nmi) > _SAME_NMI for nmi in same):
+            kept.append(number)
+    return kept
 
 
 def _report_part(report: Progress, begin: float, share: float, fraction: float, text: str) -> None:
@@ -549,6 +565,23 @@ class _Problem:
                 del self.kept[next(reversed(self.kept))]
             self.kept[number] = [self.block(index, draw) for draw in range(draws)]
         return self.kept[number]
+
+    def objectives(self, assignments: list[Tensor]) -> list[float]:
+        """Objectives of several hard partitions; each block is made once for all of them."""
+        solver = self.solver
+        parts = [
+            [self.objective_and_gradient(assignment, number)[0] for assignment in assignments]
+            for number in range(len(self.index))
+        ]
+        # The balance, which is that of all images, is in the part of each block.
+        extra = len(parts) - 1
+        return [
+            sum(values) - extra * float(balance_term(sizes / sizes.sum(), solver.balance))
+            for values, sizes in zip(
+                zip(*parts),
+                (torch.bincount(a, minlength=solver.num_subsets) for a in assignments),
+            )
+        ]
 
     @torch.enable_grad()
     def objective_and_gradient(
