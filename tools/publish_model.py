@@ -13,23 +13,22 @@ import argparse
 import copy
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
-from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
 import ipirm_mm  # noqa: F401  (registers, and bridges the stack, before anything is loaded)
 from ipirm_mm import cli
 from ipirm_mm.errors import UserError
+from ipirm_mm.evaluation import write_whole
+from ipirm_mm.models.tta import plain_classifier
 
-PARTS = ('backbone', 'neck', 'head')
 EVALUATION = tuple(
     f'{split}_{part}' for split in ('val', 'test') for part in ('dataloader', 'cfg')
 )
@@ -48,13 +47,8 @@ def parse_args() -> argparse.Namespace:
 
 def plain_config(config: Config) -> Config:
     """Config of the student alone, with what MMPretrain's test tool needs."""
-    model = ConfigDict(type='ImageClassifier')
-    for name in (*PARTS, 'data_preprocessor'):  # not train_cfg, which mixes images
-        if config.model.get(name) is not None:
-            model[name] = config.model[name]
-    model.backbone.pop('init_cfg', None)
-    plain = dict(default_scope='mmpretrain', model=model)
-    for name in ('data_preprocessor', *EVALUATION):
+    plain = dict(default_scope='mmpretrain', model=plain_classifier(config))
+    for name in EVALUATION:
         if config.get(name) is not None:
             plain[name] = config[name]
     for name in ('val_evaluator', 'test_evaluator'):
@@ -92,9 +86,8 @@ def student_weights(config: Config, path: str) -> dict[str, torch.Tensor]:
     cli.check_checkpoint(path)
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     state = checkpoint.get('state_dict', checkpoint)
-    model = copy.deepcopy(config.model)  # building fills defaults into it
-    model.setdefault('data_preprocessor', copy.deepcopy(config.get('data_preprocessor')))
-    wanted = revert_sync_batchnorm(MODELS.build(model)).state_dict()
+    # (Building fills defaults into a config.)
+    wanted = revert_sync_batchnorm(MODELS.build(copy.deepcopy(config.model))).state_dict()
     for key, value in wanted.items():
         if key not in state or state[key].shape != value.shape:
             has = tuple(state[key].shape) if key in state else 'nothing'
@@ -105,33 +98,19 @@ def student_weights(config: Config, path: str) -> dict[str, torch.Tensor]:
     return {key: state[key].clone() for key in wanted}
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all."""
-    part = path.with_name(path.name + '.part')
-    part.write_bytes(data)
-    os.replace(part, path)
-
-
 def main() -> None:
     args = parse_args()
     config = cli.load_config(args.config)
     config.merge_from_dict(args.cfg_options or {})
     init_default_scope('mmpretrain')
-    kind = config.get('model', {}).get('type')
-    if not isinstance(kind, str) or not issubclass(MODELS.get(kind) or object, ImageClassifier):
-        raise UserError(
-            f'{args.config} has no classifier: its model.type is {kind}; give the config of a '
-            'student or a fine-tuned classifier'
-        )
     plain = plain_config(config)
     state = student_weights(plain, args.checkpoint)
     buffer = io.BytesIO()
     torch.save(dict(state_dict=state), buffer)
     data = buffer.getvalue()
     stem = f'{Path(args.config).stem}-{hashlib.sha256(data).hexdigest()[:8]}'
-    args.out.mkdir(parents=True, exist_ok=True)
-    write(args.out / f'{stem}.pth', data)
-    write(args.out / f'{stem}.py', plain.pretty_text.encode())
+    write_whole(args.out / f'{stem}.pth', data)
+    write_whole(args.out / f'{stem}.py', plain.pretty_text.encode())
     count = sum(value.numel() for key, value in state.items() if 'num_batches' not in key)
     print(
         f'{args.out / stem}.pth: {len(state)} keys, {count:,} numbers, {len(data) / 2**20:.1f} MiB'

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch.utils.data import DataLoader
 
 from ipirm_mm.evaluation import LinearProbe, extract_features, knn_predict
+from ipirm_mm.models.tta import plain_classifier
 from ipirm_mm.visualization import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -237,10 +238,7 @@ def load(run: Run) -> Any:
     """The network of a finished run."""
     config = Config.fromfile(ROOT / f'configs/quickstart/{run.config}.py')
     if config.model.type == 'DistillingClassifier':  # the student alone, as it will be used
-        config.model = {
-            'type': 'ImageClassifier',
-            **{part: config.model[part] for part in ('backbone', 'neck', 'head')},
-        }
+        config.model = plain_classifier(config)
     model = get_model(config, device='cpu')
     load_checkpoint(model, str(run.checkpoint), map_location='cpu', logger='silent')
     return model

@@ -1,25 +1,28 @@
 """Test a model: MMPretrain's tools/test.py, also on processors alone.
 
-tools/test.py CONFIG CHECKPOINT [--tta] [--tta-policy POLICY] [--tta-crops flip|five|ten]
-                   [--out FILE] [--cfg-options key=value ...]
+    tools/test.py CONFIG CHECKPOINT [--tta] [--tta-policy POLICY] [--tta-crops flip|five|ten]
+                  [--val] [--out FILE.pkl] [--cfg-options key=value ...]
+    tools/test.py ENSEMBLE_CONFIG
+
+Predictions of a test set without labels are written by --out, and not evaluated.
 """
 
 from __future__ import annotations
 
 import argparse
-from copy import deepcopy
 
 import mmengine
 from mmengine.config import Config, ConfigDict
-from mmengine.evaluator import DumpResults
+from mmpretrain.evaluation import Accuracy, SingleLabelMetric
 
 import ipirm_mm  # noqa: F401  (registers, and bridges the stack, before anything is built)
 from ipirm_mm import cli
 from ipirm_mm.errors import UserError
-from ipirm_mm.models.tta import VIEW_POLICIES
+from ipirm_mm.evaluation import DumpPredictions
+from ipirm_mm.models.tta import CROPS, VIEW_POLICIES, tta_pipeline
 
 LOADERS = ('test_dataloader',)
-CROPS = dict(flip='HorizontalFlip', five='FiveCrop', ten='TenCrop')
+NEED_LABELS = (Accuracy, SingleLabelMetric)
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,8 +30,15 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='checkpoint file; an ensemble has those of its members'
+    )
     cli.add_common_arguments(parser)
+    parser.add_argument(
+        '--val',
+        action='store_true',
+        help='test on the validation split: val_dataloader and val_evaluator of the config',
+    )
     parser.add_argument('--out', help='file to write results to (.pkl, .json or .yaml)')
     parser.add_argument(
         '--out-item',
@@ -58,42 +68,31 @@ def parse_args() -> argparse.Namespace:
         type=int,
         help="side of five or ten crops; by default that of the test pipeline's CenterCrop",
     )
-    return parser.parse_args()
-
-
-def tta_pipeline(pipeline: list, crops: str, crop_size: int | None) -> list:
-    """Turn a test pipeline into one of several views.
-
-    Args:
-        pipeline: The test pipeline, of which the last transform packs the image.
-        crops: Which views, a key of ``CROPS``.
-        crop_size: Side of five or ten crops; None for that of the ``CenterCrop``.
-
-    Raises:
-        UserError: If no crop size is given anywhere.
-    """
-    *before, pack = deepcopy(pipeline)
-    views = dict(type=CROPS[crops], transforms=[pack])
-    if crops != 'flip':
-        centers = [step for step in before if str(step.type).endswith('CenterCrop')]
-        before = [step for step in before if step not in centers]
-        size = crop_size or (centers[-1].crop_size if centers else None)
-        if size is None:
-            raise UserError(
-                f'--tta-crops {crops} needs a size, but the test pipeline has no CenterCrop: add '
-                '--tta-crop-size'
-            )
-        views['crop_size'] = size
-    return [*before, views]
+    parser.add_argument(
+        '--tta-resize',
+        type=int,
+        help="shorter side before cropping; by default that of the test pipeline's ResizeEdge",
+    )
+    args = parser.parse_args()
+    if args.tta_crops is None and (args.tta_crop_size or args.tta_resize):
+        parser.error('--tta-crop-size and --tta-resize need --tta-crops')
+    return args
 
 
 def set_tta(cfg: Config, args: argparse.Namespace) -> None:
     """Wrap the model and the pipeline for test-time augmentation."""
+    if cfg.model.type == 'EnsembleClassifier':
+        raise UserError(
+            'members of an ensemble have test-time augmentation of their own: set crops and '
+            'policy of each in the config, and leave --tta out'
+        )
     if args.tta_policy is not None or 'tta_model' not in cfg:
         cfg.tta_model = dict(type='ScoreMergingTTA', policy=args.tta_policy or 'mean')
     if args.tta_crops is not None or 'tta_pipeline' not in cfg:
         pipeline = cfg.test_dataloader.dataset.pipeline
-        cfg.tta_pipeline = tta_pipeline(pipeline, args.tta_crops or 'flip', args.tta_crop_size)
+        cfg.tta_pipeline = tta_pipeline(
+            pipeline, args.tta_crops or 'flip', args.tta_crop_size, args.tta_resize
+        )
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
@@ -103,7 +102,17 @@ def main() -> None:
     if args.out is None and args.out_item is not None:
         raise UserError('--out-item needs --out, the file to write to')
     cfg = cli.load_config(args.config)
+    if args.val:
+        for part in ('dataloader', 'evaluator', 'cfg'):
+            if cfg.get(f'val_{part}') is None:
+                raise UserError(f'--val needs val_{part}, which {args.config} does not have')
+        cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
+        cfg.setdefault('test_cfg', dict())
     cli.merge_common(cfg, args, LOADERS)
+    if args.checkpoint is None and cfg.model.type != 'EnsembleClassifier':
+        raise UserError(
+            f'{args.config} is no ensemble: give its checkpoint, tools/test.py CONFIG CHECKPOINT'
+        )
     cli.check_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.amp:
@@ -125,8 +134,16 @@ def main() -> None:
         set_tta(cfg, args)
     cli.finish_config(cfg, args, LOADERS)
     runner = cli.build_runner(cfg)
+    evaluator = runner.test_evaluator
+    if 'gt_label' not in runner.test_dataloader.dataset.get_data_info(0):
+        evaluator.metrics = [m for m in evaluator.metrics if not isinstance(m, NEED_LABELS)]
     if args.out and args.out_item != 'metrics':
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        evaluator.metrics.append(DumpPredictions(args.out))
+    if not evaluator.metrics:
+        raise UserError(
+            'the test set has no labels, so that there is nothing to evaluate: write the '
+            'predictions by --out FILE.pkl'
+        )
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)

@@ -73,10 +73,14 @@ class ArrayDataset(BaseDataset, metaclass=ABCMeta):
             idx: Index in the data set.
 
         Returns:
-            ``img``, ``img_shape``, ``ori_shape``, ``sample_idx`` and, with labels, ``gt_label``.
+            ``img``, ``img_shape``, ``ori_shape``, ``sample_idx``, with labels ``gt_label``, and
+            for ``img_path`` the split and the place in it, such as ``'val/17'``: what tells images
+            apart where there are no files.
         """
         info = super().get_data_info(idx)
-        info['img'] = self.to_bgr(self.images[info.pop('part')][info.pop('position')])
+        part, position = info.pop('part'), info.pop('position')
+        info['img'] = self.to_bgr(self.images[part][position])
+        info['img_path'] = f'{self.splits[part]}/{position}'
         info['img_shape'] = info['ori_shape'] = info['img'].shape[:2]
         return info
 

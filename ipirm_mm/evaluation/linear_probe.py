@@ -90,19 +90,25 @@ class LinearProbe:
 def bootstrap_interval(
     correct: Tensor, samples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of an accuracy over its test images.
+    """Percentile bootstrap interval of an accuracy, or of a gain, over its test images.
 
     Args:
-        correct: Whether, or how often, each test image was classified rightly, ``(M,)``, 0 to 1.
+        correct: Whether, or how often, each test image was classified rightly, ``(M,)``, 0 to 1;
+            of a gain the difference between two models, -1 to 1.
         samples: Number of resamples. Defaults to 1000.
         level: Coverage. Defaults to 0.95.
         seed: Seed. Defaults to 0.
 
     Returns:
-        Lower and upper end, 0 to 1.
+        Lower and upper end.
     """
     values = correct.double().cpu().numpy()
     generator = np.random.default_rng(seed)
-    means = values[generator.integers(len(values), size=(samples, len(values)))].mean(1)
+    # As many resamples at once as take some 100 MB.
+    chunk = max(1, 10**7 // len(values))
+    sizes = [min(chunk, samples - begin) for begin in range(0, samples, chunk)]
+    means = np.concatenate(
+        [values[generator.integers(len(values), size=(n, len(values)))].mean(1) for n in sizes]
+    )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

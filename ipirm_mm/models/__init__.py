@@ -4,7 +4,7 @@ from .backbones import SmallConvNet
 from .distillers import CRD, OFD, DistillingClassifier, FeatureKL, LogitKL
 from .heads import IPIRMContrastiveHead, IPIRMLatentHead
 from .selfsup import IPIRMSimCLR, IPIRMSimSiam
-from .tta import ScoreMergingTTA
+from .tta import EnsembleClassifier, MemberViews, ScoreMergingTTA
 from .weights import CheckedPretrained, load_weights
 
 __all__ = [
@@ -12,12 +12,14 @@ __all__ = [
     'OFD',
     'CheckedPretrained',
     'DistillingClassifier',
+    'EnsembleClassifier',
     'FeatureKL',
     'IPIRMContrastiveHead',
     'IPIRMLatentHead',
     'IPIRMSimCLR',
     'IPIRMSimSiam',
     'LogitKL',
+    'MemberViews',
     'ScoreMergingTTA',
     'SmallConvNet',
     'load_weights',

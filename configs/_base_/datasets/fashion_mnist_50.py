@@ -4,9 +4,9 @@ data_preprocessor = dict(
 )
 # Colours that do not follow the class, for Stage I and the k-NN monitor.
 tint = dict(type='TintByFactor', num_factors=10, follow=0.0, seed=0)
-# Meta keys reach the model with each sample: its index, which partitions are looked up by, and
-# the factor, which only the evaluation reads.
-pack = dict(type='PackInputs', meta_keys=('sample_idx', 'factor'))
+# Meta keys reach the model with each sample: its index, which partitions are looked up by; the
+# factor, which only the evaluation reads; and what files of predictions call the image.
+pack = dict(type='PackInputs', meta_keys=('sample_idx', 'factor', 'img_path'))
 
 # No colour jitter: colour is to remain a semantic that the encoder entangles.
 view_pipeline = [

@@ -1,0 +1,166 @@
+"""An ensemble as a model, for one-command inference."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from ipirm_mm.errors import UserError
+from ipirm_mm.functional import merge_scores
+from ipirm_mm.functional.scores import POLICIES
+
+from ..weights import load_weights
+from .score_merging_tta import ScoreMergingTTA
+from .views import NUM_VIEWS, member_config, plain_classifier
+
+
+@MODELS.register_module()
+class EnsembleClassifier(BaseModel):
+    """Merge the probabilities of several trained classifiers (report Section 4.2, Table 2).
+
+    Each member sees images of its own resolution, and its own test-time augmentation, from
+    :class:`~ipirm_mm.models.tta.MemberViews`. There is nothing to train.
+
+    .. code-block:: python
+
+        members = [
+            dict(config='configs/kl_resnest101_330.py', checkpoint='a.pth', crops='ten'),
+            dict(config='configs/kl_seresnext101_330.py', checkpoint='b.pth'),
+        ]
+        model = dict(type='EnsembleClassifier', members=members, policy='tsharpen')
+
+    Args:
+        members: For each member a dict with ``config`` and ``checkpoint``, paths, and optionally
+            its test-time augmentation: ``crops`` (``'flip'``, ``'five'`` or ``'ten'``),
+            ``crop_size``, ``resize`` and ``policy`` (``'mean'``, ``'gmean'`` or ``'tsharpen'``).
+        policy: How members are merged, see :func:`~ipirm_mm.functional.merge_scores`. Defaults to
+            ``'mean'``.
+        weights: Weight of each member for ``policy='weighted'``: numbers, or the file that
+            ``tools/ensemble.py --save-weights`` wrote. Defaults to None.
+        data_preprocessor: For the interface of MMEngine; each member has its own.
+
+    Raises:
+        UserError: If an option is out of range, a file is missing, or members differ in their
+            classes.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[dict[str, Any]],
+        policy: str = 'mean',
+        weights: Sequence[float] | str | None = None,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        super().__init__()
+        if not members:
+            raise UserError('EnsembleClassifier.members is empty: name at least one')
+        if policy not in POLICIES:
+            raise UserError(
+                f'EnsembleClassifier.policy must be one of {POLICIES}, but is {policy!r}'
+            )
+        if isinstance(weights, str):
+            weights = load_member_weights(weights)
+        if (weights is not None) != (policy == 'weighted'):
+            raise UserError(
+                "EnsembleClassifier.policy 'weighted' needs weights, and no other takes any, but "
+                f'policy is {policy!r} and weights are {weights}'
+            )
+        if weights is not None and len(weights) != len(members):
+            raise UserError(
+                f'EnsembleClassifier has {len(members)} members, but {len(weights)} weights'
+            )
+        self.policy = policy
+        self.weights = weights
+        self.views = [NUM_VIEWS[m['crops']] if m.get('crops') else 1 for m in members]
+        self.members = nn.ModuleList()
+        for member in members:
+            if '://' not in member['checkpoint'] and not os.path.isfile(member['checkpoint']):
+                raise UserError(
+                    f'there is no checkpoint {member["checkpoint"]} of {member["config"]}, a '
+                    'member of the ensemble: train it by tools/train.py, or name another'
+                )
+            network = MODELS.build(plain_classifier(member_config(member)))
+            # What BatchNorm does in eval mode needs no other rank.
+            network = revert_sync_batchnorm(network)
+            load_weights(network, member['checkpoint'], prefix='', strict=True)
+            self.members.append(ScoreMergingTTA(network, policy=member.get('policy', 'mean')))
+
+    def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'predict') -> Any:
+        """Predict; there is no other mode.
+
+        Args:
+            inputs: For each view of each member a batch of images, not normalised.
+            data_samples: Samples of the images, alike.
+            mode: ``'predict'``.
+        """
+        if mode != 'predict':
+            raise UserError(
+                f'an ensemble can only predict, but is called in mode {mode!r}: train its members'
+            )
+        return self.test_step(dict(inputs=inputs, data_samples=data_samples))
+
+    @torch.no_grad()
+    def test_step(self, data: dict[str, Any]) -> list[DataSample]:
+        """Predict a batch.
+
+        Args:
+            data: ``inputs`` and ``data_samples``, each a list over the views of all members, as
+                :class:`~ipirm_mm.models.tta.MemberViews` makes them.
+
+        Returns:
+            One sample an image, with the merged ``pred_score`` and its ``pred_label``.
+        """
+        if len(data['inputs']) != sum(self.views):
+            raise UserError(
+                f'the ensemble needs {sum(self.views)} views of each image, but gets '
+                f'{len(data["inputs"])}: give the same members to MemberViews in the test '
+                'pipeline and to EnsembleClassifier'
+            )
+        predictions, begin = [], 0
+        for member, count in zip(self.members, self.views):
+            part = {key: value[begin : begin + count] for key, value in data.items()}
+            assert isinstance(member, ScoreMergingTTA)
+            predictions.append(member.test_step(part))
+            begin += count
+        merged = self.merge([torch.stack([s.pred_score for s in p]) for p in predictions])
+        return [
+            sample.new().set_pred_score(score).set_pred_label(score.argmax())
+            for sample, score in zip(predictions[0], merged)
+        ]
+
+    val_step = test_step
+
+    def merge(self, scores: list[Tensor]) -> Tensor:
+        """Merge the probabilities of the members, each ``(N, C)``; returns ``(N, C)``."""
+        classes = [score.shape[1] for score in scores]
+        if len(set(classes)) > 1:
+            raise UserError(f'the members of the ensemble are of {classes} classes')
+        return merge_scores(torch.stack(scores), self.policy, self.weights)
+
+
+def load_member_weights(path: str) -> list[float]:
+    """Read the weights that ``tools/ensemble.py --save-weights`` wrote.
+
+    Raises:
+        UserError: If the file is missing, or holds no weights.
+    """
+    remedy = 'make it by tools/ensemble.py ... --fit ... --save-weights FILE.json'
+    try:
+        with open(path, encoding='utf-8') as stream:
+            weights = json.load(stream)['weights']
+        weights = [float(weight) for weight in weights]
+    except OSError as error:
+        raise UserError(f'there is no file of weights {path}: {remedy}') from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{path} is no file of weights ({error}): {remedy}') from error
+    if not weights or min(weights) < 0 or not sum(weights) > 0:
+        raise UserError(f'{path} has weights {weights}, which must not be negative: {remedy}')
+    return weights
