@@ -1,7 +1,7 @@
-# Report, Table 2: the five models of ensemble_5_tsharpen.py, weighted, 71.62 on the test split. How
-# the report chose its weights is not said; here they are fitted on the validation split, so that
-# what this config then reports there is too good: report the test split. To make the file, for each
-# member:
+# Report, Table 2: the five models of ensemble_5_tsharpen.py, weighted, 71.62 on the test split.
+# How the report chose its weights is not said; here they are fitted on the validation split, so
+# that what this config reports there is too good: it takes the test split. To make the file of
+# weights, for each member:
 #   python tools/test.py configs/NAME.py work_dirs/NAME/epoch_100.pth --val --tta-crops ten \
 #       --tta-policy tsharpen --out NAME_val.pkl
 # and likewise NAME_test.pkl, with test_dataloader.dataset.split=test instead of --val; then

@@ -1,7 +1,8 @@
 """Test a model: MMPretrain's tools/test.py, also on processors alone.
 
-    tools/test.py CONFIG CHECKPOINT [--tta] [--tta-policy POLICY] [--tta-crops flip|five|ten]
-                  [--val] [--out FILE.pkl] [--cfg-options key=value ...]
+    tools/test.py CONFIG CHECKPOINT [--tta] [--tta-policy mean|gmean|tsharpen]
+                  [--tta-crops center|flip|five|ten] [--val] [--out FILE.pkl]
+                  [--cfg-options key=value ...]
     tools/test.py ENSEMBLE_CONFIG
 
 Predictions of a test set without labels are written by --out, and not evaluated.
@@ -61,12 +62,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tta-crops',
         choices=tuple(CROPS),
-        help='views: the image and its mirror image, five crops, or ten (implies --tta)',
+        help='views: the centre crop, it and its mirror image, five crops, or ten (implies --tta)',
     )
     parser.add_argument(
         '--tta-crop-size',
         type=int,
-        help="side of five or ten crops; by default that of the test pipeline's CenterCrop",
+        help="side of the crops; by default that of the test pipeline's CenterCrop",
     )
     parser.add_argument(
         '--tta-resize',

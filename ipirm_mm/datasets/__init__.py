@@ -6,9 +6,10 @@ from .crops import POSITIONS, FiveCrop, HorizontalFlip, PositionCrop, TenCrop
 from .fashion_mnist import FashionMNIST50
 from .indices import base_dataset
 from .transforms import PALETTE, LoadImage, SeededMultiView, SeededTransforms, TintByFactor, tint
-from .vipriors import VIPriors
+from .vipriors import EXTENSIONS, VIPriors
 
 __all__ = [
+    'EXTENSIONS',
     'PALETTE',
     'POSITIONS',
     'STL10',

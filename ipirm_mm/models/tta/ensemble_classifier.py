@@ -19,7 +19,7 @@ from ipirm_mm.functional.scores import POLICIES
 
 from ..weights import load_weights
 from .score_merging_tta import ScoreMergingTTA
-from .views import NUM_VIEWS, member_config, plain_classifier
+from .views import CROPS, member_config, plain_classifier
 
 
 @MODELS.register_module()
@@ -39,8 +39,9 @@ class EnsembleClassifier(BaseModel):
 
     Args:
         members: For each member a dict with ``config`` and ``checkpoint``, paths, and optionally
-            its test-time augmentation: ``crops`` (``'flip'``, ``'five'`` or ``'ten'``),
-            ``crop_size``, ``resize`` and ``policy`` (``'mean'``, ``'gmean'`` or ``'tsharpen'``).
+            its test-time augmentation: ``crops`` (``'center'``, ``'flip'``, ``'five'`` or
+            ``'ten'``), ``crop_size``, ``resize`` and ``policy`` (``'mean'``, ``'gmean'`` or
+            ``'tsharpen'``).
         policy: How members are merged, see :func:`~ipirm_mm.functional.merge_scores`. Defaults to
             ``'mean'``.
         weights: Weight of each member for ``policy='weighted'``: numbers, or the file that
@@ -79,7 +80,7 @@ class EnsembleClassifier(BaseModel):
             )
         self.policy = policy
         self.weights = weights
-        self.views = [NUM_VIEWS[m['crops']] if m.get('crops') else 1 for m in members]
+        self.views = [CROPS[m['crops']] if m.get('crops') else 1 for m in members]
         self.members = nn.ModuleList()
         for member in members:
             if '://' not in member['checkpoint'] and not os.path.isfile(member['checkpoint']):

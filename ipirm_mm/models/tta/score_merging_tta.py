@@ -62,6 +62,18 @@ class ScoreMergingTTA(BaseTTAModel):
         Returns:
             One sample an image, with the merged ``pred_score`` and its ``pred_label``.
         """
+        return self.merge_preds(list(zip(*self.predict_views(data))))
+
+    @torch.no_grad()
+    def predict_views(self, data: dict[str, Any]) -> list[list[DataSample]]:
+        """Predict each view of a batch.
+
+        Args:
+            data: As for :meth:`test_step`.
+
+        Returns:
+            For each view one sample an image.
+        """
         views, samples = data['inputs'], data['data_samples']
         predictions: list[list[DataSample]] = [[] for _ in views]
         # Views of another size, as of another resize, cannot be stacked with the others.
@@ -75,7 +87,7 @@ class ScoreMergingTTA(BaseTTAModel):
             count = len(views[0])
             for place, number in enumerate(numbers):
                 predictions[number] = predicted[place * count : (place + 1) * count]
-        return self.merge_preds(list(zip(*predictions)))
+        return predictions
 
     def _predict(self, images: list[Tensor], samples: list[DataSample]) -> list[DataSample]:
         """Predict images of one size, as many in a pass as there is room for."""

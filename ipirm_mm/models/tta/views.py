@@ -15,9 +15,9 @@ from ipirm_mm.errors import UserError
 
 from ..distillers import DistillingClassifier
 
-# Transforms that make views, by the name of their option, and how many they make.
-CROPS = dict(flip='HorizontalFlip', five='FiveCrop', ten='TenCrop')
-NUM_VIEWS = dict(flip=2, five=5, ten=10)
+# How many views each choice has.
+CROPS = dict(center=1, flip=2, five=5, ten=10)
+_TRANSFORMS = dict(flip='HorizontalFlip', five='FiveCrop', ten='TenCrop')
 # Options of a member of an ensemble that are arguments of `tta_pipeline`.
 _MEMBER_OPTIONS = ('crops', 'crop_size', 'resize')
 # What a student is in a DistillingClassifier.
@@ -34,8 +34,10 @@ def tta_pipeline(
 
     Args:
         pipeline: The test pipeline, of which the last transform packs the image.
-        crops: Which views: ``'flip'``, ``'five'`` or ``'ten'``.
-        crop_size: Side of five or ten crops. Defaults to None, that of the ``CenterCrop``.
+        crops: Which views: ``'center'`` (the centre crop alone), ``'flip'`` (that and its mirror
+            image), ``'five'`` or ``'ten'`` crops, which take the place of the ``CenterCrop``.
+        crop_size: Side of the crops. Defaults to None, that of the ``CenterCrop``; where there is
+            none, flips are of the whole image.
         resize: Shorter side that the image is resized to before. Defaults to None, that of the
             ``ResizeEdge``.
 
@@ -48,31 +50,37 @@ def tta_pipeline(
     """
     if crops not in CROPS:
         raise UserError(f'crops must be one of {tuple(CROPS)}, but is {crops!r}')
-    *before, pack = copy.deepcopy(pipeline)
+    *steps, pack = copy.deepcopy(pipeline)
     if resize is not None:
-        edges = [step for step in before if str(step['type']).endswith('ResizeEdge')]
+        edges = [step for step in steps if _kind(step) == 'ResizeEdge']
         if len(edges) != 1:
             raise UserError(
                 f'the test pipeline has {len(edges)} ResizeEdge, of which one is needed to resize '
                 f'to {resize}: leave the size out, or write a tta_pipeline in the config'
             )
         edges[0]['scale'] = resize
-    views: dict[str, Any] = dict(type=CROPS[crops], transforms=[pack])
-    if crops != 'flip':
-        centers = [step for step in before if str(step['type']).endswith('CenterCrop')]
-        before = [step for step in before if step not in centers]
-        crop_size = crop_size or (centers[-1]['crop_size'] if centers else None)
-        if crop_size is None:
+    centers = [step for step in steps if _kind(step) == 'CenterCrop']
+    size = crop_size or (centers[-1]['crop_size'] if centers else None)
+    if crops in ('five', 'ten'):
+        if size is None:
             raise UserError(
                 f'{crops} crops need a size, but the test pipeline has no CenterCrop to take it '
-                'from: give one (--tta-crop-size)'
+                'from: give the size of the crops'
             )
-        views['crop_size'] = crop_size
-    elif crop_size is not None:
-        raise UserError(
-            'flips are not cropped: leave the crop size out, or take five or ten crops'
-        )
-    return [*before, views]
+        steps = [step for step in steps if step not in centers]
+        return [*steps, dict(type=_TRANSFORMS[crops], crop_size=size, transforms=[pack])]
+    if crop_size is not None:
+        steps = [step for step in steps if step not in centers]
+        steps.append(dict(type='CenterCrop', crop_size=crop_size))
+    if crops == 'flip':
+        return [*steps, dict(type=_TRANSFORMS[crops], transforms=[pack])]
+    return [*steps, dict(type='TestTimeAug', transforms=[[pack]])]
+
+
+def _kind(step: dict) -> str:
+    """Name of a transform, without a scope such as ``mmpretrain.``."""
+    kind = step['type']
+    return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__
 
 
 def plain_classifier(config: Config) -> ConfigDict:

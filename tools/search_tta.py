@@ -1,0 +1,191 @@
+"""Which test-time augmentation is best for a classifier: crops, sizes and merging policies.
+
+    tools/search_tta.py CONFIG CHECKPOINT [--resize 256 288 ...] [--crop-size 224 256 ...]
+
+For each pair of a resize and a crop size the ten crops of each image of the validation split go
+through the network once, and their probabilities are kept in --work-dir; every other choice of
+views and every policy follows from these. Prints accuracies, best first, with the command that
+uses the best. The best of many choices is partly luck: what it gives is to be read off another
+split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+
+from ipirm_mm import cli
+from ipirm_mm.errors import UserError
+from ipirm_mm.evaluation import ProgressBar, bootstrap_interval
+from ipirm_mm.functional import merge_scores
+from ipirm_mm.models import load_weights
+from ipirm_mm.models.tta import (
+    VIEW_POLICIES,
+    ScoreMergingTTA,
+    plain_classifier,
+    tta_pipeline,
+)
+from ipirm_mm.visualization import format_table
+
+# Views by their place among the ten crops: top left, top right, bottom left, bottom right, centre,
+# and the same of the mirror image.
+VIEWS = dict(none=(4,), flip=(4, 9), five=(0, 1, 2, 3, 4), ten=tuple(range(10)))
+PLAIN = 'as configured'
+COLUMNS = (
+    ('resize', 'resize'),
+    ('crop_size', 'crop'),
+    ('crops', 'views'),
+    ('policy', 'policy'),
+    ('accuracy', 'accuracy'),
+    ('gain', 'gain'),
+    ('interval', '95 % interval'),
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config of the classifier')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument(
+        '--resize', type=int, nargs='+', help='shorter sides before cropping (default: the config)'
+    )
+    parser.add_argument(
+        '--crop-size', type=int, nargs='+', help='sides of the crops (default: the config)'
+    )
+    parser.add_argument('--policies', nargs='+', choices=VIEW_POLICIES, default=VIEW_POLICIES)
+    parser.add_argument('--rows', type=int, default=20, help='rows of the table (default 20)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/search_tta'))
+    cli.add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def scores_of_views(
+    cfg: Config, model: ScoreMergingTTA, cache: Path
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities of the views of each image of the validation split, and labels.
+
+    Args:
+        cfg: Config whose validation split has several views.
+        model: The classifier.
+        cache: File of these probabilities, which is read if it is there.
+
+    Returns:
+        ``(A, N, C)`` and ``(N,)``.
+    """
+    if cache.is_file():
+        print(f'probabilities of an earlier run: {cache}')
+        with np.load(cache, allow_pickle=False) as arrays:
+            return torch.from_numpy(arrays['scores']), torch.from_numpy(arrays['labels'])
+    loader = Runner.build_dataloader(cfg.val_dataloader, seed=0)
+    scores, labels = [], []
+    with ProgressBar(f'views of {len(loader.dataset):,} images') as bar:
+        for number, data in enumerate(loader):
+            views = model.predict_views(data)
+            scores.append(
+                torch.stack([torch.stack([s.pred_score for s in v]) for v in views]).cpu()
+            )
+            labels += [int(sample.gt_label) for sample in data['data_samples'][0]]
+            bar((number + 1) / len(loader), f'{number + 1} of {len(loader)} batches')
+    result = torch.cat(scores, 1), torch.tensor(labels)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    part = cache.with_name(f'part-{cache.name}')
+    np.savez(part, scores=result[0].numpy(), labels=result[1].numpy())
+    os.replace(part, cache)
+    return result
+
+
+def cache_file(cfg: Config, args: argparse.Namespace) -> Path:
+    """File of the probabilities of a config and checkpoint, by all that they depend on."""
+    stat = os.stat(args.checkpoint)
+    content = f'{cfg.model} {cfg.get("data_preprocessor")} {cfg.val_dataloader.dataset}'
+    content += f' {os.path.abspath(args.checkpoint)} {stat.st_size} {stat.st_mtime_ns}'
+    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+    return args.work_dir / f'{Path(args.config).stem}-{digest}.npz'
+
+
+def evaluate(
+    scores: torch.Tensor, labels: torch.Tensor, policies: Sequence[str]
+) -> Iterator[tuple[str, str, torch.Tensor]]:
+    """Views, policy, and which images are classified rightly by them, ``(N,)``."""
+    for crops, places in VIEWS.items():
+        for policy in policies if len(places) > 1 else ['mean']:
+            merged = merge_scores(scores[list(places)], policy)
+            yield crops, policy, (merged.argmax(1) == labels).double()
+
+
+def command(args: argparse.Namespace, best: dict[str, Any]) -> str:
+    """The command that tests with a choice."""
+    words = ['python tools/test.py', args.config, args.checkpoint]
+    if best['crops'] != PLAIN:
+        words.append(f'--tta-crops {best["crops"]} --tta-policy {best["policy"]}')
+        words.append(f'--tta-crop-size {best["crop_size"]}')
+        words += [f'--tta-resize {best["resize"]}'] if args.resize else []
+    return ' '.join(words)
+
+
+def main() -> None:
+    args = parse_args()
+    cli.check_checkpoint(args.checkpoint)
+    config = cli.load_config(args.config)
+    config.merge_from_dict(args.cfg_options or {})
+    init_default_scope(config.get('default_scope', 'mmpretrain'))
+    if config.get('val_dataloader') is None:
+        raise UserError(f'{args.config} has no val_dataloader to search on')
+    network = revert_sync_batchnorm(MODELS.build(plain_classifier(config)))
+    load_weights(network, args.checkpoint, prefix='', strict=True)
+    model = ScoreMergingTTA(network.to(get_device()))
+    model.eval()
+
+    def scores_with(crops: str, crop_size: int | None, resize: int | None) -> tuple:
+        cfg = copy.deepcopy(config)
+        dataset = cfg.val_dataloader.dataset
+        dataset.pipeline = tta_pipeline(dataset.pipeline, crops, crop_size, resize)
+        views = dataset.pipeline[-1]
+        return views, *scores_of_views(cfg, model, cache_file(cfg, args))
+
+    _, scores, labels = scores_with('center', None, None)
+    plain = (merge_scores(scores).argmax(1) == labels).double()
+    rows: list[dict[str, Any]] = [dict(crops=PLAIN)]
+    correct = [plain]
+    for resize, crop_size in itertools.product(args.resize or [None], args.crop_size or [None]):
+        views, scores, labels = scores_with('ten', crop_size, resize)
+        for crops, policy, hits in evaluate(scores, labels, args.policies):
+            size = dict(resize=resize or '-', crop_size=views.crop_size)
+            rows.append(dict(**size, crops=crops, policy=policy))
+            correct.append(hits)
+    for row, hits in zip(rows, correct):
+        low, high = bootstrap_interval(hits - plain)
+        row['hits'] = float(hits.mean())
+        row['accuracy'] = f'{100 * row["hits"]:.2f}'
+        row['gain'] = f'{100 * float((hits - plain).mean()):+.2f}'
+        row['interval'] = f'{100 * low:+.2f} to {100 * high:+.2f}'
+    first = rows[0]
+    rows.sort(key=lambda row: -row['hits'])
+    shown = rows[: args.rows]
+    print(f'\n{len(plain)} images of the validation split\n')
+    print(format_table(shown if first in shown else [*shown, first], COLUMNS))
+    print(
+        f'\nThe best of {len(rows)} choices on this split; what it gives is to be read off '
+        f'another:\n\n    {command(args, rows[0])}'
+    )
+
+
+if __name__ == '__main__':
+    cli.run(main)
