@@ -2,9 +2,10 @@
 
     tools/publish_model.py CONFIG CHECKPOINT [--out DIR]
 
-Writes DIR/NAME-HASH.pth, with the weights of backbone, neck and head only, and DIR/NAME-HASH.py,
-a plain config of them for MMPretrain's tools. What training added (teacher, connectors, memories,
-optimiser) is left out. HASH is the beginning of the file's SHA-256, which MMEngine can check.
+Writes DIR/NAME-HASH.pth, with the weights of backbone, neck and head only and the names of the
+classes, and DIR/NAME-HASH.py, a plain config of them for MMPretrain's tools. What training added
+(teacher, connectors, memories, optimiser) is left out. HASH is the beginning of the file's
+SHA-256, which MMEngine can check.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def _names_ours(node: Any) -> bool:
     return ours or any(_names_ours(part) for part in node.values())
 
 
-def student_weights(config: Config, path: str) -> dict[str, torch.Tensor]:
-    """Weights of the student in a checkpoint, each of its keys and no other.
+def student_checkpoint(config: Config, path: str) -> dict[str, Any]:
+    """The student of a checkpoint: each key of its weights and no other, and names of classes.
 
     Raises:
         UserError: If one is missing or of another shape.
@@ -95,7 +96,11 @@ def student_weights(config: Config, path: str) -> dict[str, torch.Tensor]:
                 f'{path} does not fit the config: {key} is {tuple(value.shape)}, but the '
                 f'checkpoint has {has}. Give the config that it was trained with'
             )
-    return {key: state[key].clone() for key in wanted}
+    published: dict[str, Any] = dict(state_dict={key: state[key].clone() for key in wanted})
+    classes = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes')
+    if classes is not None:  # MMPretrain's inferencer takes them from there
+        published['meta'] = dict(dataset_meta=dict(classes=list(classes)))
+    return published
 
 
 def main() -> None:
@@ -104,9 +109,10 @@ def main() -> None:
     config.merge_from_dict(args.cfg_options or {})
     init_default_scope('mmpretrain')
     plain = plain_config(config)
-    state = student_weights(plain, args.checkpoint)
+    published = student_checkpoint(plain, args.checkpoint)
+    state = published['state_dict']
     buffer = io.BytesIO()
-    torch.save(dict(state_dict=state), buffer)
+    torch.save(published, buffer)
     data = buffer.getvalue()
     stem = f'{Path(args.config).stem}-{hashlib.sha256(data).hexdigest()[:8]}'
     write_whole(args.out / f'{stem}.pth', data)

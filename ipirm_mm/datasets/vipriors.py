@@ -27,8 +27,9 @@ class VIPriors(BaseDataset):
     """VIPriors image classification (Bruintjes et al., 2021): 1,000 classes, 50 images each.
 
     From folders, ``{data_root}/{split}/{class}/*``, or from list files. The classes are the names
-    of the folders in order, numbers by their value; a split of images without folders of classes
-    has no labels. ``tools/dataset_converters/vipriors.py`` makes the folders.
+    of the folders in order, numbers by their value; a split of images without folders of classes,
+    or in one folder ``imgs`` as the challenge's toolkit makes its ``test``, has no labels.
+    ``tools/dataset_converters/vipriors.py`` makes the folders.
 
     Args:
         data_root: Folder of the images. Defaults to ``'data/vipriors'``.
@@ -98,7 +99,7 @@ class VIPriors(BaseDataset):
         """Names of the folders of classes, of all splits that are there; none with list files."""
         if self.list_file is not None:
             return []
-        names = {name for split in SPLITS for name in subfolders(root / split)}
+        names = {name for split in SPLITS for name in class_folders(root / split)}
         by_value = all(name.isdigit() for name in names)
         ordered = sorted(names, key=int) if by_value else sorted(names)
         if names and self.num_classes not in (None, len(names)):
@@ -112,9 +113,10 @@ class VIPriors(BaseDataset):
         folder = root / split
         if not folder.is_dir():
             raise UserError(f'{folder} is missing: VIPriors.split {split!r} is read from there')
-        present = set(subfolders(folder))
+        present = set(class_folders(folder))
         if not present:
-            return [(f'{split}/{file}', None) for file in folder_images(folder)]
+            place = f'{split}/imgs' if (folder / 'imgs').is_dir() else split
+            return [(f'{place}/{file}', None) for file in folder_images(root / place)]
         missing = [name for name in names if name not in present]
         if missing:
             raise UserError(
@@ -215,6 +217,12 @@ def subfolders(folder: Path) -> list[str]:
         return []
     with os.scandir(folder) as entries:
         return [entry.name for entry in entries if entry.is_dir() and entry.name[0] != '.']
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders of classes in that of a split; none if it has no labels."""
+    names = subfolders(folder)
+    return [] if names == ['imgs'] else names
 
 
 def folder_images(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -20,8 +21,11 @@ VIEW_POLICIES = ('mean', 'gmean', 'tsharpen')
 class ScoreMergingTTA(BaseTTAModel):
     """Merge the probabilities of the views of each image (report Section 4.2, "Other Tricks").
 
-    All views of a batch go through the network together. Unlike MMPretrain's
-    ``AverageClsScoreTTA`` it sets the label as well, which there remains that of the first view.
+    On a GPU all views of a batch go through the network together; on processors one view at a
+    time, since there larger passes take up to half as long again for each image
+    (``benchmarks/tta.py``: their activations are more than the allocator keeps between passes).
+    Unlike MMPretrain's ``AverageClsScoreTTA`` it sets the label as well, which there remains that
+    of the first view.
 
     .. code-block:: python
 
@@ -31,8 +35,8 @@ class ScoreMergingTTA(BaseTTAModel):
         module: The classifier, or its config.
         policy: ``'mean'``, ``'gmean'`` or ``'tsharpen'``, see
             :func:`~ipirm_mm.functional.merge_scores`. Defaults to ``'mean'``.
-        max_images: Most images in one pass. Defaults to None, all views of a batch; where a GPU
-            has no room for them, half as many, and so on.
+        max_images: Most images in one pass. Defaults to None: on a GPU all views of a batch, and
+            where it has no room for them half as many, and so on; on processors one view.
         **kwargs: Other arguments of MMEngine's ``BaseTTAModel``.
 
     Raises:
@@ -83,18 +87,25 @@ class ScoreMergingTTA(BaseTTAModel):
         for numbers in by_shape.values():
             flat = [image for number in numbers for image in views[number]]
             flat_samples = [sample for number in numbers for sample in samples[number]]
-            predicted = self._predict(flat, flat_samples)
             count = len(views[0])
+            predicted = self._predict(flat, flat_samples, self.max_images or self._most(count))
             for place, number in enumerate(numbers):
                 predictions[number] = predicted[place * count : (place + 1) * count]
         return predictions
 
-    def _predict(self, images: list[Tensor], samples: list[DataSample]) -> list[DataSample]:
+    def _most(self, batch: int) -> int:
+        """Most images in a pass where nothing else is said; a batch has so many."""
+        device = next(self.module.parameters()).device
+        return batch if device.type == 'cpu' else sys.maxsize
+
+    def _predict(
+        self, images: list[Tensor], samples: list[DataSample], most: int
+    ) -> list[DataSample]:
         """Predict images of one size, as many in a pass as there is room for."""
         predicted: list[DataSample] = []
         while len(predicted) < len(images):
             begin = len(predicted)
-            end = begin + (self.max_images or len(images))
+            end = begin + most
             chunk = dict(inputs=torch.stack(images[begin:end]), data_samples=samples[begin:end])
             try:
                 predicted += self.module.test_step(chunk)
@@ -102,7 +113,7 @@ class ScoreMergingTTA(BaseTTAModel):
                 size = len(samples[begin:end])
                 if size == 1:
                     raise
-                self.max_images = size // 2
+                most = self.max_images = size // 2
                 torch.cuda.empty_cache()
         return predicted
 
