@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # dist_test.sh CONFIG CHECKPOINT PROCESSES [flags of test.py]
+# For the config of an ensemble CHECKPOINT is '': its members have theirs.
 # Several machines: run it on each with NNODES, NODE_RANK, MASTER_ADDR (and PORT) set.
 set -euo pipefail
 if [ $# -lt 3 ]; then

@@ -110,6 +110,7 @@ def main() -> None:
         cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
         cfg.setdefault('test_cfg', dict())
     cli.merge_common(cfg, args, LOADERS)
+    args.checkpoint = args.checkpoint or None  # dist_test.sh hands on an empty one
     if args.checkpoint is None and cfg.model.type != 'EnsembleClassifier':
         raise UserError(
             f'{args.config} is no ensemble: give its checkpoint, tools/test.py CONFIG CHECKPOINT'

@@ -83,12 +83,13 @@ class EnsembleClassifier(BaseModel):
         self.views = [CROPS[m['crops']] if m.get('crops') else 1 for m in members]
         self.members = nn.ModuleList()
         for member in members:
+            config = member_config(member)
             if '://' not in member['checkpoint'] and not os.path.isfile(member['checkpoint']):
                 raise UserError(
                     f'there is no checkpoint {member["checkpoint"]} of {member["config"]}, a '
                     'member of the ensemble: train it by tools/train.py, or name another'
                 )
-            network = MODELS.build(plain_classifier(member_config(member)))
+            network = MODELS.build(plain_classifier(config))
             # What BatchNorm does in eval mode needs no other rank.
             network = revert_sync_batchnorm(network)
             load_weights(network, member['checkpoint'], prefix='', strict=True)
