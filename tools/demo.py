@@ -3,8 +3,8 @@
 Stage I: trains plain SimCLR, IP-IRM and its controls on the embedded images, tinted by a hidden
 factor, with the same seed and budget; then prints k-NN and linear-probe accuracies, also where the
 colour that followed the class in training no longer does. Stage II: fine-tunes a teacher from an
-encoder of IP-IRM, and trains the same student with and without it. Tables, curves and pictures of
-the partitions go to one page, ``work_dirs/demo/index.html``.
+encoder of IP-IRM, trains the same student with and without it, and merges views and students.
+Tables, curves and pictures of the partitions go to one page, ``work_dirs/demo/index.html``.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ from side_by_side import (
     DRAWS,
     ROOT,
     Run,
-    classified,
     distillation_chain,
+    draw_scores,
     evaluate,
+    hit_rate,
     load,
     train_all,
 )
 
 import ipirm_mm
 from ipirm_mm.evaluation import bootstrap_interval
+from ipirm_mm.functional import merge_scores
 from ipirm_mm.visualization import Table, format_table, write_report
 
 # Name in the table, config, what it is for.
@@ -55,6 +57,8 @@ STUDENTS = (
     ('KL', 'student_kl', 'from the encoder, with the probabilities of the teacher'),
     ('OFD', 'student_ofd', 'from the encoder, with the features of all stages of the teacher'),
 )
+# Of which the ensemble is.
+MEMBERS = ('student_kl', 'student_ofd')
 STUDENT_COLUMNS = (
     ('name', 'student'),
     ('accuracy', 'accuracy'),
@@ -66,6 +70,9 @@ STUDENT_NOTES = (
     'on 50 labelled images a class.',
     'Differences of some points are within the interval: python tools/table4.py gives five seeds '
     'of all losses.',
+)
+MERGED_NOTES = (
+    'Of the students above, on the same images; python tools/table2.py gives five seeds.',
 )
 COLUMNS = (
     ('name', 'method'),
@@ -123,17 +130,40 @@ def row_of(model: Any) -> dict[str, Any]:
     return row
 
 
-def student_rows(chain: dict[str, Run]) -> list[dict[str, Any]]:
-    """The rows of Stage II, in percent."""
-    rows = []
-    for name, config, what in STUDENTS:
-        hits = classified(load(chain[config]), dict(split=['val', 'test']))
-        low, high = bootstrap_interval(hits)
-        interval = f'{100 * low:.1f} to {100 * high:.1f}'
-        rows.append(
-            dict(name=name, accuracy=100 * float(hits.mean()), interval=interval, what=what)
-        )
-    return rows
+def accuracy_row(
+    name: str, scores: torch.Tensor, labels: torch.Tensor, what: str
+) -> dict[str, Any]:
+    """A row of accuracy, in percent, of ``(draws, M, C)`` probabilities."""
+    hits = hit_rate(scores, labels)
+    low, high = bootstrap_interval(hits)
+    interval = f'{100 * low:.1f} to {100 * high:.1f}'
+    return dict(name=name, accuracy=100 * float(hits.mean()), interval=interval, what=what)
+
+
+def student_rows(chain: dict[str, Run]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of Stage II and those of test-time augmentation and ensembles."""
+    test_set = dict(split=['val', 'test'])
+    models = {config: load(chain[config]) for _, config, _ in STUDENTS}
+    scores = {config: draw_scores(model, test_set) for config, model in models.items()}
+    rows = [accuracy_row(name, *scores[config], what) for name, config, what in STUDENTS]
+    flips = {config: draw_scores(models[config], test_set, 'flip') for config in MEMBERS}
+    labels = scores[MEMBERS[0]][1]
+
+    def merged(of: dict[str, Any]) -> torch.Tensor:
+        members = torch.stack([of[config][0] for config in MEMBERS])
+        return torch.stack([merge_scores(members[:, draw]) for draw in range(DRAWS)])
+
+    names = {config: name for name, config, _ in STUDENTS}
+    flipped = [
+        accuracy_row(f'{names[config]}, flip', *flips[config], 'mean over image and mirror image')
+        for config in MEMBERS
+    ]
+    both = ' + '.join(names[config] for config in MEMBERS)
+    return rows, [
+        *flipped,
+        accuracy_row(both, merged(scores), labels, 'ensemble, mean'),
+        accuracy_row(f'{both}, flip', merged(flips), labels, 'ensemble, mean, each with flips'),
+    ]
 
 
 def curves(runs: list[tuple[str, Run]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -198,8 +228,11 @@ def main() -> None:
             rows.append(dict(name=name, **row_of(load(run))))
         tables = [Table('Stage I: encoders', rows, COLUMNS, NOTES)]
         if chain:
-            students = student_rows(chain)
+            students, merged = student_rows(chain)
             tables.append(Table('Stage II: students', students, STUDENT_COLUMNS, STUDENT_NOTES))
+            tables.append(
+                Table('Inference: views and models merged', merged, STUDENT_COLUMNS, MERGED_NOTES)
+            )
     for table in tables:
         print(f'\n{table.title}\n\n{format_table(table.rows, table.columns)}\n')
         for note in table.notes:

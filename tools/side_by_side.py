@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, default_collate
+from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmpretrain import get_model
 from mmpretrain.registry import DATASETS
@@ -24,7 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch.utils.data import DataLoader
 
 from ipirm_mm.evaluation import LinearProbe, extract_features, knn_predict
-from ipirm_mm.models.tta import plain_classifier
+from ipirm_mm.models.tta import ScoreMergingTTA, plain_classifier, tta_pipeline
 from ipirm_mm.visualization import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -244,44 +245,62 @@ def load(run: Run) -> Any:
     return model
 
 
-def classified(model: Any, test_set: dict[str, Any]) -> torch.Tensor:
-    """How often a classifier is right about each test image, over several draws of the colours.
+def draw_scores(
+    model: Any, test_set: dict[str, Any], crops: str | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities of a classifier for test images, over several draws of the colours.
 
     Args:
         model: A classifier.
         test_set: Config of the test images.
+        crops: Views of test-time augmentation, see
+            :func:`~ipirm_mm.models.tta.tta_pipeline`. Defaults to None, the images alone.
 
     Returns:
-        ``(M,)``, 0 to 1.
+        ``(DRAWS, M, C)``, and the classes of the images, ``(M,)``.
     """
-    hits = []
+    model.eval()
+    scores = []
     for draw in range(DRAWS):
-        test = tinted_features(model, test_set, 0.0, 10 * draw + 3)
+        pipeline = tinted_pipeline(0.0, 10 * draw + 3)
+        loader = loader_of(test_set, tta_pipeline(pipeline, crops) if crops else pipeline)
+        network = ScoreMergingTTA(model) if crops else model
         with torch.no_grad():
-            hits.append(model.head.fc(test['x']).argmax(1) == test['y'])
-    return torch.stack(hits).float().mean(0)
+            samples = [sample for batch in loader for sample in network.test_step(batch)]
+        scores.append(torch.stack([sample.pred_score for sample in samples]))
+    return torch.stack(scores), torch.cat([sample.gt_label for sample in samples])
+
+
+def hit_rate(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How often each image is classified rightly, ``(M,)``, by ``(DRAWS, M, C)`` and labels."""
+    return (scores.argmax(2) == labels).float().mean(0)
+
+
+def tinted_pipeline(follow: float, seed: int) -> list[dict[str, Any]]:
+    """Pipeline of images in colours that follow the class to a degree."""
+    return [
+        dict(type='TintByFactor', num_factors=10, follow=follow, seed=seed),
+        dict(type='PackInputs', meta_keys=('sample_idx', 'factor')),
+    ]
+
+
+def loader_of(dataset: dict[str, Any], pipeline: list[dict[str, Any]]) -> DataLoader:
+    """Loader of embedded images, in order."""
+    init_default_scope('mmpretrain')  # in which transforms within transforms are looked up
+    built = DATASETS.build(dict(type='FashionMNIST50', **dataset, pipeline=pipeline))
+    return DataLoader(
+        built,
+        batch_size=500,
+        sampler=DefaultSampler(built, shuffle=False, seed=0),
+        collate_fn=default_collate,
+    )
 
 
 def tinted_features(
     model: Any, dataset: dict[str, Any], follow: float, seed: int
 ) -> dict[str, torch.Tensor]:
     """Pooled features of a data set, tinted with colours that follow the class to a degree."""
-    built = DATASETS.build(
-        dict(
-            type='FashionMNIST50',
-            **dataset,
-            pipeline=[
-                dict(type='TintByFactor', num_factors=10, follow=follow, seed=seed),
-                dict(type='PackInputs', meta_keys=('sample_idx', 'factor')),
-            ],
-        )
-    )
-    loader = DataLoader(
-        built,
-        batch_size=500,
-        sampler=DefaultSampler(built, shuffle=False, seed=0),
-        collate_fn=default_collate,
-    )
+    loader = loader_of(dataset, tinted_pipeline(follow, seed))
     data = extract_features(model, loader, description='features')
     return dict(x=data['features'][0], y=data['gt_label'], factor=data['factor'])
 

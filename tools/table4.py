@@ -16,7 +16,14 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import MMLogger
 from rich.console import Console
-from side_by_side import classified, distillation_chain, load, save_table, train_all
+from side_by_side import (
+    distillation_chain,
+    draw_scores,
+    hit_rate,
+    load,
+    save_table,
+    train_all,
+)
 
 from ipirm_mm import cli
 
@@ -63,7 +70,10 @@ def main() -> None:
     with console.status('evaluating'):
         accuracy = {
             name: np.array(
-                [100 * float(classified(load(chain[name]), test_set).mean()) for chain in chains]
+                [
+                    100 * float(hit_rate(*draw_scores(load(chain[name]), test_set)).mean())
+                    for chain in chains
+                ]
             )
             for name in ('teacher', *(name for _, name in STUDENTS))
         }

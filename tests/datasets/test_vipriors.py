@@ -85,16 +85,20 @@ def test_numbered_folders_are_in_the_order_of_their_value(tmp_path):
     assert data.metainfo['classes'] == ('1', '2', '10')
 
 
-def test_test_split_without_labels(folders):
+@pytest.mark.parametrize('place', ['test', 'test/imgs'])  # ours, and the challenge's toolkit's
+def test_test_split_without_labels(folders, place):
+    (folders / place).mkdir(exist_ok=True)
     for number, path in enumerate(sorted((folders / 'test').rglob('*.JPEG'))):
-        path.rename(folders / 'test' / f'{number}.JPEG')
+        path.rename(folders / place / f'{number}.JPEG')
     for name in CLASSES:
         (folders / 'test' / name).rmdir()
     data = VIPriors(data_root=str(folders), split='test', **SHAPE)
     assert len(data) == 6 and 'gt_label' not in data[0]
     with pytest.raises(UserError, match='some have labels and others do not'):
         VIPriors(data_root=str(folders), split=['train', 'test'], **SHAPE)
-    (folders / 'test/0.JPEG').unlink()
+    assert names(data) == [f'{number}.JPEG' for number in range(6)]
+    assert VIPriors(data_root=str(folders), split='train', **SHAPE).metainfo['classes'] == CLASSES
+    (folders / place / '0.JPEG').unlink()
     with pytest.raises(UserError, match="'test' has 5 images, but 6 are needed"):
         VIPriors(data_root=str(folders), split='test', **SHAPE)
 

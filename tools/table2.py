@@ -1,0 +1,158 @@
+"""Test-time augmentation and ensembles at a laptop's scale, over several seeds, with a control.
+
+    python tools/table2.py
+
+What the report's Tables 1 and 2 are about, on the students of tools/table4.py (whose runs are used
+again): each student with and without its mirror image, and ensembles of the six distilled students
+of a seed. Weights are fitted on the validation images, and everything is reported on the test
+images. The control is an ensemble of as many students trained from scratch, of other seeds. Writes
+a table to work_dirs/table4/table2.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import MMLogger
+from rich.console import Console
+from side_by_side import DRAWS, distillation_chain, draw_scores, load, save_table, train_all
+
+from ipirm_mm import cli
+from ipirm_mm.evaluation import disagreement, fit_weights
+from ipirm_mm.functional import merge_scores
+
+# The distilled students, from tools/table4.py, the best of which is the reference.
+MEMBERS = (
+    'student_ofd',
+    'student_ofd_last',
+    'student_kl',
+    'student_feature_kl',
+    'student_crd',
+    'student_crd_kl',
+)
+SCRATCH = 'student_scratch'
+COLUMNS = (
+    ('name', 'what'),
+    ('accuracy', 'accuracy'),
+    ('gain', 'over OFD alone'),
+    ('above', 'seeds above it'),
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/table4'))
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
+    return parser.parse_args()
+
+
+def accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    """Accuracy in percent, of ``(draws, M, C)`` probabilities and ``(M,)`` labels."""
+    return 100 * float((scores.argmax(2) == labels).double().mean())
+
+
+def merged(
+    members: torch.Tensor, policy: str, fit_on: tuple[torch.Tensor, torch.Tensor] | None = None
+) -> torch.Tensor:
+    """Merge members ``(A, draws, M, C)``, draw by draw.
+
+    Args:
+        members: Probabilities on the images that are reported.
+        policy: How to merge them.
+        fit_on: Probabilities and labels of other images, to fit weights on.
+    """
+    weights = None
+    if fit_on is not None:
+        scores, labels = fit_on
+        weights = fit_weights(scores.flatten(1, 2), labels.repeat(DRAWS))
+    rows = [merge_scores(members[:, draw], policy, weights) for draw in range(DRAWS)]
+    return torch.stack(rows)
+
+
+def of_seed(members: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str, float]:
+    """Accuracies of a seed, by the name of the row.
+
+    Args:
+        members: Probabilities ``(6, draws, M, C)`` by split and views.
+        labels: Classes of the test images, ``(M,)``.
+    """
+    alone, flip = members['test'], members['test, flip']
+    fit_on = members['val, flip'], members['val labels']
+    return {
+        'OFD': accuracy(alone[0], labels),
+        'OFD, flip': accuracy(flip[0], labels),
+        'KL': accuracy(alone[2], labels),
+        'KL, flip': accuracy(flip[2], labels),
+        'OFD and KL, mean': accuracy(merged(alone[[0, 2]], 'mean'), labels),
+        'six losses, mean': accuracy(merged(alone, 'mean'), labels),
+        'six losses, flip, mean': accuracy(merged(flip, 'mean'), labels),
+        'six losses, flip, gmean': accuracy(merged(flip, 'gmean'), labels),
+        'six losses, flip, t-sharpen': accuracy(merged(flip, 'tsharpen'), labels),
+        'six losses, flip, weighted': accuracy(merged(flip, 'weighted', fit_on), labels),
+    }
+
+
+def main() -> None:
+    args = parse_args()
+    console = Console()
+    chains = [
+        distillation_chain(args.work_dir / f'seed_{seed}', seed, [SCRATCH, *MEMBERS])
+        for seed in args.seeds
+    ]
+    train_all([run for chain in chains for run in chain.values()], console)
+
+    MMLogger.get_instance('table2', log_level='ERROR')
+    found: list[dict[str, float]] = []
+    scratch, disagree = [], []
+    with console.status('evaluating'):
+        for chain in chains:
+            models = [load(chain[name]) for name in MEMBERS]
+            members: dict[str, torch.Tensor] = {}
+            for split, crops in (('test', None), ('test', 'flip'), ('val', 'flip')):
+                pairs = [draw_scores(model, dict(split=split), crops) for model in models]
+                members[f'{split}, {crops}' if crops else split] = torch.stack(
+                    [scores for scores, _ in pairs]
+                )
+                members[f'{split} labels'] = labels = pairs[0][1]
+            labels = members['test labels']
+            found.append(of_seed(members, labels))
+            disagree.append(disagreement(members['test'].flatten(1, 2)))
+            scratch.append(draw_scores(load(chain[SCRATCH]), dict(split='test'), 'flip')[0])
+    rows = []
+    reference = np.array([row['OFD'] for row in found])
+    for name in found[0]:
+        values = np.array([row[name] for row in found])
+        row = dict(
+            name=name, accuracy=f'{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})'
+        )
+        if name != 'OFD':
+            gains = values - reference
+            row['gain'] = f'{gains.mean():+.1f} ({gains.min():+.1f} to {gains.max():+.1f})'
+            row['above'] = f'{int((gains > 0).sum())} of {len(gains)}'
+        rows.append(row)
+    alone = [accuracy(scores, labels) for scores in scratch]
+    value = accuracy(merged(torch.stack(scratch), 'mean'), labels)
+    rows += [
+        dict(
+            name='control: from scratch, flip',
+            accuracy=f'{np.mean(alone):.1f} ({min(alone):.1f} to {max(alone):.1f})',
+        ),
+        dict(
+            name=f'control: {len(scratch)} seeds from scratch, flip, mean', accuracy=f'{value:.1f}'
+        ),
+    ]
+    path = args.work_dir / 'table2.md'
+    save_table(path, rows, COLUMNS)
+    print(
+        f'\n{path}; mean over seeds {args.seeds}, lowest to highest. Two of the six predict '
+        f'different classes for {100 * np.mean(disagree):.1f} % of the images.'
+    )
+
+
+if __name__ == '__main__':
+    cli.run(main)
