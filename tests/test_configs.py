@@ -26,6 +26,9 @@ CONFIGS = sorted(
     for path in (ROOT / 'configs').rglob('*.py')
     if '_base_' not in path.parts
 )
+# Nothing of these is trained.
+ENSEMBLES = [path for path in CONFIGS if '/ensemble' in path]
+CONFIGS = [path for path in CONFIGS if path not in ENSEMBLES]
 QUICKSTART = ROOT / 'configs/quickstart/ipirm_simclr.py'
 
 
@@ -125,6 +128,48 @@ def test_config_takes_a_step_and_passes_val(path, tmp_path):
     metric.process(data, [sample.to_dict() for sample in outputs])
     scores = metric.evaluate(2)
     assert scores and all(0 <= float(score) <= 100 for score in scores.values())
+
+
+@pytest.mark.parametrize('path', ENSEMBLES)
+def test_ensembles_name_their_members_and_show_each_its_views(path):
+    config = Config.fromfile(ROOT / path)
+    assert re.search("Report, Table 2|Table 2 at a laptop's scale", (ROOT / path).read_text())
+    members = config.model.members
+    (step,) = config.test_dataloader.dataset.pipeline
+    assert step.members == members
+    image = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+    for member in members:
+        epochs = Config.fromfile(ROOT / member.config).train_cfg.max_epochs
+        name = Path(member.config).stem
+        assert member.checkpoint == f'work_dirs/{name}/epoch_{epochs}.pth'
+    if 'quickstart' in path:
+        image = image[:28, :28]
+        expected = [28] * 4
+    else:
+        expected = [int(member.config[-6:-3]) for member in members for _ in range(10)]
+    views = TRANSFORMS.build(step)
+    if 'quickstart' not in path:
+        load = views.shared.transforms.pop(0)
+        assert type(load).__name__ == 'LoadImage'
+    packed = views(dict(img=image, img_shape=image.shape[:2], sample_idx=0, gt_label=0))
+    assert [view.shape[-1] for view in packed['inputs']] == expected
+
+
+@pytest.mark.parametrize('name', ['flip', 'five_crop', 'ten_crop'])
+def test_bases_of_test_time_augmentation(name):
+    config = Config.fromfile(ROOT / f'configs/_base_/tta/{name}.py')
+    pipeline = Compose([TRANSFORMS.build(step) for step in config.tta_pipeline[1:]])
+    image = np.zeros((300, 280, 3), np.uint8)
+    views = pipeline(dict(img=image, img_shape=(300, 280)))['inputs']
+    assert len(views) == dict(flip=2, five_crop=5, ten_crop=10)[name]
+    assert {tuple(view.shape) for view in views} == {(3, 224, 224)}
+    layer = dict(
+        type='ImageClassifier',
+        backbone=dict(type='SmallConvNet', channels=(8, 16)),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=16),
+    )
+    assert MODELS.build({**config.tta_model, 'module': layer}).policy in ('gmean', 'tsharpen')
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.logging import MMLogger
@@ -117,11 +119,18 @@ class CheckedPretrained(PretrainedInit):
         map_location: For the interface of the original; it is loaded on the processor.
 
     Raises:
-        UserError: When it is called, if no key fits.
+        UserError: When it is called, if there is no such file, or no key fits.
     """
 
     def __call__(self, module: nn.Module) -> None:
         """Load the weights into a module."""
+        path = self.checkpoint
+        if '://' not in path and not os.path.isfile(path):
+            raise UserError(
+                f'there is no checkpoint {path} to begin {type(module).__name__} with: train the '
+                f'config {Path(path).parent.name or path} first, by tools/train.py, or give '
+                'another by --cfg-options model.backbone.init_cfg.checkpoint=...'
+            )
         load_weights(module, self.checkpoint, self.prefix)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())

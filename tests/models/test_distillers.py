@@ -699,6 +699,12 @@ def test_a_pretrained_encoder_is_not_initialised_again(tmp_path):
     model.init_weights()
     for key, value in source.state_dict().items():
         assert torch.equal(model.backbone.state_dict()[key], value), key
+    missing = 'work_dirs/ipirm_simclr_r50/epoch_800.pth'
+    init = dict(type='Pretrained', checkpoint=missing, prefix='backbone.')
+    model = MODELS.build(classifier(dict(BASIC, init_cfg=init)))
+    message = f'there is no checkpoint {missing} .* train the config ipirm_simclr_r50 first'
+    with pytest.raises(UserError, match=message):
+        model.init_weights()
 
 
 def test_registered_names():
