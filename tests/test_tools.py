@@ -37,7 +37,7 @@ def fails_with(finished, *messages):
 
 
 def test_help():
-    for tool in ('train', 'test', 'demo', 'table3', 'table4'):
+    for tool in ('train', 'test', 'demo', 'table2', 'table3', 'table4'):
         assert '--work-dir' in run(f'tools/{tool}.py', '--help').stdout
 
 

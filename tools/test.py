@@ -137,7 +137,8 @@ def main() -> None:
     cli.finish_config(cfg, args, LOADERS)
     runner = cli.build_runner(cfg)
     evaluator = runner.test_evaluator
-    if 'gt_label' not in runner.test_dataloader.dataset.get_data_info(0):
+    info = getattr(runner.test_dataloader.dataset, 'get_data_info', None)
+    if info is not None and 'gt_label' not in info(0):
         evaluator.metrics = [m for m in evaluator.metrics if not isinstance(m, NEED_LABELS)]
     if args.out and args.out_item != 'metrics':
         evaluator.metrics.append(DumpPredictions(args.out))
