@@ -26,8 +26,8 @@ from mmpretrain.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
 import ipirm_mm  # noqa: F401  (registers, and bridges the stack, before anything is loaded)
 from ipirm_mm import cli
-from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import write_whole
+from ipirm_mm.models import load_weights
 from ipirm_mm.models.tta import plain_classifier
 
 EVALUATION = tuple(
@@ -85,18 +85,11 @@ def student_checkpoint(config: Config, path: str) -> dict[str, Any]:
         UserError: If one is missing or of another shape.
     """
     cli.check_checkpoint(path)
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    state = checkpoint.get('state_dict', checkpoint)
     # (Building fills defaults into a config.)
-    wanted = revert_sync_batchnorm(MODELS.build(copy.deepcopy(config.model))).state_dict()
-    for key, value in wanted.items():
-        if key not in state or state[key].shape != value.shape:
-            has = tuple(state[key].shape) if key in state else 'nothing'
-            raise UserError(
-                f'{path} does not fit the config: {key} is {tuple(value.shape)}, but the '
-                f'checkpoint has {has}. Give the config that it was trained with'
-            )
-    published: dict[str, Any] = dict(state_dict={key: state[key].clone() for key in wanted})
+    student = revert_sync_batchnorm(MODELS.build(copy.deepcopy(config.model)))
+    load_weights(student, path, prefix='', strict=True)
+    published: dict[str, Any] = dict(state_dict=student.state_dict())
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     classes = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes')
     if classes is not None:  # MMPretrain's inferencer takes them from there
         published['meta'] = dict(dataset_meta=dict(classes=list(classes)))
