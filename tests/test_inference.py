@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import runpy
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +18,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
+from test_end_to_end import ROOT, free_port, run
 from torchvision.transforms.functional import ten_crop
 
 from ipirm_mm.datasets import FashionMNIST50
@@ -27,32 +26,9 @@ from ipirm_mm.evaluation import load_predictions
 from ipirm_mm.functional import merge_scores
 from ipirm_mm.models.tta import plain_classifier
 
-ROOT = Path(__file__).resolve().parents[1]
 STOCK = Path(mmpretrain.__file__).parent / '.mim' / 'configs/resnet/resnet18_8xb32_in1k.py'
 SCRATCH = ROOT / 'configs/quickstart/student_scratch.py'
-KL = ROOT / 'configs/quickstart/student_kl.py'
 CLASSES = ('n01440764', 'n01443537', 'n01484850')
-
-
-def run(*command, check=True, **environment):
-    finished = subprocess.run(
-        [str(part) for part in command],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            'OMP_NUM_THREADS': '1',
-            'CUDA_VISIBLE_DEVICES': '',
-            'PYTHONPATH': str(ROOT),
-            'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    if check:
-        assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
-    return finished
 
 
 def tool(name, *arguments, check=True):
@@ -107,9 +83,7 @@ def predict_stock(stock, out, *flags, launcher=(), check=True):
     environment = {}
     if launcher:
         command = ['bash', 'tools/dist_test.sh', STOCK, stock / 'resnet18.pth', *launcher]
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            environment['PORT'] = str(probe.getsockname()[1])
+        environment['PORT'] = free_port()
     options = [
         f'test_dataloader.dataset.data_root={stock / "imagenet"}',
         'test_dataloader.batch_size=2',

@@ -32,12 +32,12 @@ from side_by_side import (
     evaluate,
     hit_rate,
     load,
+    merge_draws,
     train_all,
 )
 
 import ipirm_mm
 from ipirm_mm.evaluation import bootstrap_interval
-from ipirm_mm.functional import merge_scores
 from ipirm_mm.visualization import Table, format_table, write_report
 
 # Name in the table, config, what it is for.
@@ -150,8 +150,7 @@ def student_rows(chain: dict[str, Run]) -> tuple[list[dict[str, Any]], list[dict
     labels = scores[MEMBERS[0]][1]
 
     def merged(of: dict[str, Any]) -> torch.Tensor:
-        members = torch.stack([of[config][0] for config in MEMBERS])
-        return torch.stack([merge_scores(members[:, draw]) for draw in range(DRAWS)])
+        return merge_draws(torch.stack([of[config][0] for config in MEMBERS]))
 
     names = {config: name for name, config, _ in STUDENTS}
     flipped = [

@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch.utils.data import DataLoader
 
 from ipirm_mm.evaluation import LinearProbe, extract_features, knn_predict
+from ipirm_mm.functional import merge_scores
 from ipirm_mm.models.tta import ScoreMergingTTA, plain_classifier, tta_pipeline
 from ipirm_mm.visualization import format_table
 
@@ -274,6 +275,14 @@ def draw_scores(
 def hit_rate(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """How often each image is classified rightly, ``(M,)``, by ``(DRAWS, M, C)`` and labels."""
     return (scores.argmax(2) == labels).float().mean(0)
+
+
+def merge_draws(
+    members: torch.Tensor, policy: str = 'mean', weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Merge the probabilities of members, ``(A, DRAWS, M, C)``; returns ``(DRAWS, M, C)``."""
+    merged = merge_scores(members.flatten(1, 2), policy, weights)
+    return merged.unflatten(0, members.shape[1:3])
 
 
 def tinted_pipeline(follow: float, seed: int) -> list[dict[str, Any]]:

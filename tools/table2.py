@@ -5,7 +5,7 @@
 What the report's Tables 1 and 2 are about, on the students of tools/table4.py (whose runs are used
 again): each student with and without its mirror image, and ensembles of the six distilled students
 of a seed. Weights are fitted on the validation images, and everything is reported on the test
-images. The control is an ensemble of as many students trained from scratch, of other seeds. Writes
+images. The control is an ensemble of the students from scratch, one of each seed. Writes
 a table to work_dirs/table4/table2.md.
 """
 
@@ -18,11 +18,18 @@ import numpy as np
 import torch
 from mmengine.logging import MMLogger
 from rich.console import Console
-from side_by_side import DRAWS, distillation_chain, draw_scores, load, save_table, train_all
+from side_by_side import (
+    DRAWS,
+    distillation_chain,
+    draw_scores,
+    load,
+    merge_draws,
+    save_table,
+    train_all,
+)
 
 from ipirm_mm import cli
 from ipirm_mm.evaluation import disagreement, fit_weights
-from ipirm_mm.functional import merge_scores
 
 # The distilled students, from tools/table4.py, the best of which is the reference.
 MEMBERS = (
@@ -56,24 +63,6 @@ def accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:
     return 100 * float((scores.argmax(2) == labels).double().mean())
 
 
-def merged(
-    members: torch.Tensor, policy: str, fit_on: tuple[torch.Tensor, torch.Tensor] | None = None
-) -> torch.Tensor:
-    """Merge members ``(A, draws, M, C)``, draw by draw.
-
-    Args:
-        members: Probabilities on the images that are reported.
-        policy: How to merge them.
-        fit_on: Probabilities and labels of other images, to fit weights on.
-    """
-    weights = None
-    if fit_on is not None:
-        scores, labels = fit_on
-        weights = fit_weights(scores.flatten(1, 2), labels.repeat(DRAWS))
-    rows = [merge_scores(members[:, draw], policy, weights) for draw in range(DRAWS)]
-    return torch.stack(rows)
-
-
 def of_seed(members: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str, float]:
     """Accuracies of a seed, by the name of the row.
 
@@ -82,18 +71,19 @@ def of_seed(members: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str,
         labels: Classes of the test images, ``(M,)``.
     """
     alone, flip = members['test'], members['test, flip']
-    fit_on = members['val, flip'], members['val labels']
+    fit_on = members['val, flip'].flatten(1, 2), members['val labels'].repeat(DRAWS)
+    weights = fit_weights(*fit_on)
     return {
         'OFD': accuracy(alone[0], labels),
         'OFD, flip': accuracy(flip[0], labels),
         'KL': accuracy(alone[2], labels),
         'KL, flip': accuracy(flip[2], labels),
-        'OFD and KL, mean': accuracy(merged(alone[[0, 2]], 'mean'), labels),
-        'six losses, mean': accuracy(merged(alone, 'mean'), labels),
-        'six losses, flip, mean': accuracy(merged(flip, 'mean'), labels),
-        'six losses, flip, gmean': accuracy(merged(flip, 'gmean'), labels),
-        'six losses, flip, t-sharpen': accuracy(merged(flip, 'tsharpen'), labels),
-        'six losses, flip, weighted': accuracy(merged(flip, 'weighted', fit_on), labels),
+        'OFD and KL, mean': accuracy(merge_draws(alone[[0, 2]], 'mean'), labels),
+        'six losses, mean': accuracy(merge_draws(alone, 'mean'), labels),
+        'six losses, flip, mean': accuracy(merge_draws(flip, 'mean'), labels),
+        'six losses, flip, gmean': accuracy(merge_draws(flip, 'gmean'), labels),
+        'six losses, flip, t-sharpen': accuracy(merge_draws(flip, 'tsharpen'), labels),
+        'six losses, flip, weighted': accuracy(merge_draws(flip, 'weighted', weights), labels),
     }
 
 
@@ -136,7 +126,7 @@ def main() -> None:
             row['above'] = f'{int((gains > 0).sum())} of {len(gains)}'
         rows.append(row)
     alone = [accuracy(scores, labels) for scores in scratch]
-    value = accuracy(merged(torch.stack(scratch), 'mean'), labels)
+    value = accuracy(merge_draws(torch.stack(scratch), 'mean'), labels)
     rows += [
         dict(
             name='control: from scratch, flip',
