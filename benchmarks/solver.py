@@ -128,7 +128,7 @@ def semantic_splits(data: dict[str, Any]) -> list[tuple[str, torch.Tensor]]:
             group for size in range(1, 6) for group in itertools.combinations(range(10), size)
         ]
         deals = torch.stack([torch.isin(torch.arange(10), torch.tensor(g)) for g in groups]).long()
-        objective = ClusterObjective(block, known[sample], 10, 2, 0.5, 'relaxed')
+        objective = ClusterObjective([block], [known[sample]], 10, 2, 0.5, 'relaxed')
         for value, group, deal in zip(objective(deals).tolist(), groups, deals):
             found.append((value, f'{name} {"".join(map(str, group))}', deal[known]))
     found.sort(key=lambda split: -split[0])

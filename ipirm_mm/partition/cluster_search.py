@@ -7,6 +7,8 @@ ways to deal clusters to subsets are looked at in the time of a few evaluations 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,13 +22,14 @@ _RESTARTS_IN_VAIN, _ANEW = 30, 4
 class ClusterObjective:
     """The objective of hard partitions that keep clusters whole (report Eq. 3).
 
-    Exact for ``penalty='scalar'``. For the vector dummy the terms of the negatives' columns are
-    left out, whose share of the penalty is of the order of one over the number of images.
+    The mean over some blocks, and the balance of all their images. Exact for
+    ``penalty='scalar'``. For the vector dummy the terms of the negatives' columns are left out,
+    whose share of the penalty is of the order of one over the number of images.
 
     Args:
-        block: Similarities of B images.
-        cluster: Cluster of each image, ``(B,)`` long.
-        num_clusters: Number of clusters *C*; each has an image.
+        blocks: Similarities of each block's images.
+        clusters: Cluster of each image of each block, ``(B,)`` long.
+        num_clusters: Number of clusters *C*; each has an image in some block.
         num_subsets: Number of subsets *K*.
         irm_weight: Weight of the penalty.
         balance: Term of the objective for balance.
@@ -34,8 +37,8 @@ class ClusterObjective:
 
     def __init__(
         self,
-        block: SimilarityBlock,
-        cluster: Tensor,
+        blocks: Sequence[SimilarityBlock],
+        clusters: Sequence[Tensor],
         num_clusters: int,
         num_subsets: int,
         irm_weight: float,
@@ -44,33 +47,15 @@ class ClusterObjective:
         self.num_subsets = num_subsets
         self.irm_weight = irm_weight
         self.balance = balance
-        member = F.one_hot(cluster, num_clusters).to(block.exp.dtype)  # (B, C)
-        self.size = member.sum(0)  # (C,)
-        # Sums over the clusters of the negatives, by the cluster of the anchor: (anchors, C) each.
-        anchors = cluster.repeat(2).argsort(stable=True)
-        parts = (2 * self.size).long().tolist()
-
-        def by_cluster(values: Tensor) -> tuple[Tensor, ...]:
-            return values[anchors].split(parts)
-
-        self.exp = by_cluster(block.exp @ member)
-        self.exp_positive = by_cluster(block.exp_positive[:, None])
-        # Summed over anchors, what does not depend on the deal.
-        constant = by_cluster(block.shift - block.positive / block.temperature)
-        self.constant = torch.stack([part.sum() for part in constant])  # (C,)
-        self.same_temperature = block.irm_temperature == block.temperature
-        self.irm_exp = by_cluster(block.irm_exp @ member)
-        self.irm_exp_positive = by_cluster(block.irm_exp_positive[:, None])
-        self.positive = by_cluster((block.positive / block.irm_temperature)[:, None])
-        self.weighted = None if block.weighted is None else by_cluster(block.weighted @ member)
+        self.blocks = [
+            _BlockSums(block, F.one_hot(cluster, num_clusters).to(block.exp.dtype))
+            for block, cluster in zip(blocks, clusters)
+        ]
+        self.size = torch.stack([block.size for block in self.blocks]).sum(0)  # (C,)
 
     def sizes(self, deals: Tensor) -> Tensor:
         """Images of each subset, ``(D, K)``, of deals ``(D, C)``."""
-        return self._by_subset(self.size.expand_as(deals), deals)
-
-    def _by_subset(self, values: Tensor, deals: Tensor) -> Tensor:
-        """Sum ``(D, C)`` over the clusters of each subset, ``(D, K)``."""
-        return values.new_zeros(len(deals), self.num_subsets).scatter_add(1, deals, values)
+        return _by_subset(self.size.expand_as(deals), deals, self.num_subsets)
 
     def __call__(self, deals: Tensor) -> Tensor:
         """Objective of deals.
@@ -81,7 +66,46 @@ class ClusterObjective:
         Returns:
             ``(D,)``.
         """
-        sizes = self.sizes(deals)  # (D, K)
+        images = self.size.sum()
+        shares = self.sizes(deals) / images
+        value = torch.vmap(balance_term, (0, None))(shares, self.balance)
+        for block in self.blocks:
+            loss, penalty = block.risks(deals, self.num_subsets)
+            risk = loss.mean(1) + self.irm_weight * penalty.mean(1)
+            value = value + block.size.sum() / images * risk
+        return value
+
+
+class _BlockSums:
+    """Sums of one block over the clusters of the negatives, by the cluster of the anchor.
+
+    Args:
+        block: Similarities of B images.
+        member: Clusters of the images, one-hot, ``(B, C)``.
+    """
+
+    def __init__(self, block: SimilarityBlock, member: Tensor) -> None:
+        self.size = member.sum(0)  # (C,)
+        anchors = member.argmax(1).repeat(2).argsort(stable=True)
+        parts = (2 * self.size).long().tolist()
+
+        def by_cluster(values: Tensor) -> tuple[Tensor, ...]:
+            return values[anchors].split(parts)
+
+        self.exp = by_cluster(block.exp @ member)  # (anchors, C) each
+        self.exp_positive = by_cluster(block.exp_positive[:, None])
+        # Summed over anchors, what does not depend on the deal.
+        constant = by_cluster(block.shift - block.positive / block.temperature)
+        self.constant = torch.stack([part.sum() for part in constant])  # (C,)
+        self.same_temperature = block.irm_temperature == block.temperature
+        self.irm_exp = self.exp if self.same_temperature else by_cluster(block.irm_exp @ member)
+        self.irm_exp_positive = by_cluster(block.irm_exp_positive[:, None])
+        self.positive = by_cluster((block.positive / block.irm_temperature)[:, None])
+        self.weighted = None if block.weighted is None else by_cluster(block.weighted @ member)
+
+    def risks(self, deals: Tensor, subsets: int) -> tuple[Tensor, Tensor]:
+        """Loss and penalty of each subset, ``(D, K)`` each, of deals ``(D, C)``."""
+        sizes = _by_subset(self.size.expand_as(deals), deals, subsets)
         # Weights of the negatives, normalised to sum to their number: (D, C), of each anchor.
         scale = (self.size.sum() - 1) / (sizes.gather(1, deals) - 1).clamp(min=1)
         losses, gradients = [], []
@@ -100,13 +124,16 @@ class ClusterObjective:
 
         def mean(parts: list[Tensor]) -> Tensor:
             """Mean over the anchors of each subset, (D, K); 0 without negatives."""
-            total = self._by_subset(torch.stack(parts, 1), deals)
+            total = _by_subset(torch.stack(parts, 1), deals, subsets)
             return torch.where(sizes >= 2, total / (2 * sizes).clamp(min=1), 0.0)
 
         loss = mean([part + constant for part, constant in zip(losses, self.constant)])
-        penalty = mean(gradients).square()
-        balance = torch.vmap(balance_term, (0, None))(sizes / self.size.sum(), self.balance)
-        return loss.mean(1) + self.irm_weight * penalty.mean(1) + balance
+        return loss, mean(gradients).square()
+
+
+def _by_subset(values: Tensor, deals: Tensor, subsets: int) -> Tensor:
+    """Sum ``(D, C)`` over the clusters of each subset, ``(D, K)``."""
+    return values.new_zeros(len(deals), subsets).scatter_add(1, deals, values)
 
 
 def search_clusters(
@@ -114,23 +141,26 @@ def search_clusters(
     generator: torch.Generator,
     least: int = 0,
     budget: int = 10_000,
+    starts: Sequence[Tensor] = (),
 ) -> list[Tensor]:
     """Steepest ascent over moves of one cluster and exchanges of two, with restarts.
 
-    When no move helps, a fifth of the best deal is dealt anew, and every fourth time all clusters,
-    until 30 times nothing better comes of it.
+    When no move helps, and each of ``starts`` had its turn, a fifth of the best deal is dealt
+    anew, and every fourth time all clusters, until 30 times nothing better comes of it.
 
     Args:
         objective: The objective.
         generator: Source of the deals, on the processor.
         least: Least size of a subset. Defaults to 0.
         budget: Number of deals looked at. Defaults to 10,000.
+        starts: Deals to begin with, ``(C,)`` each. Defaults to none, a random one.
 
     Returns:
         The different deals in which ascents ended, ``(C,)`` each, best first.
     """
     subsets = objective.num_subsets
-    deal = _even_deal(objective, generator)
+    waiting = list(starts) or [_even_deal(objective, generator)]
+    deal = waiting.pop(0)
     clusters, device = len(deal), deal.device
     found: list[tuple[float, Tensor]] = []
     left, in_vain, restarts = budget, 0, 0
@@ -153,6 +183,9 @@ def search_clusters(
                 in_vain = 0
             found.append((value, deal))
             found.sort(key=lambda result: -result[0])
+        if waiting:
+            deal = waiting.pop(0)
+            continue
         restarts += 1
         if restarts % _ANEW == 0:
             deal = _even_deal(objective, generator)

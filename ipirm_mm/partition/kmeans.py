@@ -39,14 +39,20 @@ def kmeans(
             if cluster is not None and torch.equal(new, cluster):
                 break
             cluster = new
-            size = torch.bincount(cluster, minlength=num_clusters).to(features.dtype)
-            centres = torch.zeros_like(centres).index_add(0, cluster, features) / size[:, None]
+            centres = cluster_means(features, cluster, num_clusters)
         assert cluster is not None
         inertia = float((features - centres[cluster]).square().sum())
         if best is None or inertia < best[0]:
             best = inertia, cluster
     assert best is not None
     return best[1]
+
+
+def cluster_means(features: Tensor, cluster: Tensor, num_clusters: int) -> Tensor:
+    """Mean of the rows of each cluster, ``(K, D)``, of features ``(N, D)``; none is empty."""
+    size = torch.bincount(cluster, minlength=num_clusters).to(features.dtype)
+    total = features.new_zeros(num_clusters, features.shape[1])
+    return total.index_add(0, cluster, features) / size[:, None]
 
 
 def _plus_plus(features: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ from ipirm_mm.functional.partition import (
 )
 
 from .cluster_search import ClusterObjective, search_clusters
-from .kmeans import kmeans
+from .kmeans import cluster_means, kmeans
 from .partition_set import MAX_SUBSETS
 
 STRATEGIES = ('local', 'authors', 'kmeans', 'random', 'factor')
@@ -31,18 +31,14 @@ STARTS = ('authors', 'kmeans', 'clusters', 'pca', 'random')
 # Bytes of similarities that are kept between evaluations; making them costs ten evaluations.
 _KEPT_BYTES = 2 * 2**30
 # The start 'clusters': how many clusters a subset, one search each, since a semantic may be whole
-# in one k-means and not in the next; images that a search looks at; ways to deal the clusters out
-# that it looks at, for each image; and how many results are moved on.
-_CLUSTERS, _CLUSTER_IMAGES, _CLUSTER_BUDGET, _CLUSTER_RESULTS = (
-    (10, 10, 15, 15, 20, 20, 30, 30, 7, 7, 5, 5),
-    2048,
-    30,
-    4,
-)
-# The NMI from which two partitions are one, and how many of the first of several blocks are
-# compared on all images: splits that differ much can be within 0.0002 of each other in one block,
-# and 0.008 apart on all.
-_SAME_NMI, _CANDIDATES = 0.9, 4
+# in one k-means and not in the next; how many of the first blocks are searched, since splits that
+# differ much can be within 0.0002 of each other in one block, and 0.008 apart on all; images of a
+# sample that is searched before; ways to deal the clusters out that the search of the sample looks
+# at, for each image (that of the blocks takes as long); and how many results are moved on.
+_CLUSTERS = (10, 10, 15, 15, 20, 20, 30, 30, 7, 7, 5, 5)
+_CLUSTER_BLOCKS, _CLUSTER_IMAGES, _CLUSTER_BUDGET, _CLUSTER_RESULTS = 8, 2048, 30, 8
+# The NMI from which two partitions are one.
+_SAME_NMI = 0.9
 
 Progress = Callable[[float, str], None]
 
@@ -89,10 +85,10 @@ class PartitionSolver:
     * ``'factor'``: a known factor of the images, modulo K (a control).
 
     For more images than ``block_size`` the objective is the mean over the blocks of one fixed
-    random division, and the balance that of the whole. ``'local'`` then solves the first block
-    from all starts, carries the subsets of its best partitions over to all images by a linear fit
-    to their features, goes on with the one that is best there, and makes local moves in one block
-    after the other, so that its time grows with N.
+    random division, and the balance that of the whole. ``'local'`` then looks for partitions in
+    the first blocks, eight for clusters and one for the other starts, carries them over to all
+    images by a linear fit to their features, and keeps the one that is best there. It moves no
+    single images after that: moves fit the division, and the objective falls in any other.
 
     With ``balance='relaxed'`` the term of the objective does not keep a split near 2:1: a small,
     tight group of images against the rest can have more than it takes off. Local moves therefore
@@ -229,7 +225,10 @@ class PartitionSolver:
             strategy = f'local ({start})'
         else:
             assignment, history = self._start(strategy, problem, generator, report)
-        objective, _ = problem.objective_and_gradient(assignment)
+        if strategy.startswith('local'):
+            objective = history[-1]
+        else:
+            (objective,) = problem.objectives([assignment])
         report(1.0, 'done')
         sizes = torch.bincount(assignment, minlength=self.num_subsets).tolist()
         nmi = (
@@ -289,33 +288,10 @@ class PartitionSolver:
     def _local(
         self, problem: _Problem, generator: torch.Generator, report: Progress
     ) -> tuple[Tensor, list[float], str]:
-        """Local moves from each start; the best partition, its history and its start."""
-        blocks = len(problem.index)
-        if blocks == 1:
-            return self._from_starts(problem, generator, report)[0]
-        # One block is enough to tell what the subsets of a good partition have in common.
-        own_share = 0.5
-        sample = problem.part(problem.index[0])
-        report_sample = partial(_report_part, report, 0.0, own_share)
-        results = self._from_starts(sample, generator, report_sample)
-        kept = _distinct([assignment for assignment, *_ in results], _CANDIDATES)
-        candidates = [problem.extend(results[number][0]) for number in kept]
-        values = problem.objectives(candidates)
-        best = max(range(len(values)), key=values.__getitem__)
-        assignment, start, history = candidates[best], results[kept[best]][2], [values[best]]
-        for number in range(blocks):
-            assignment, values = self._moves(problem, assignment, block=number)
-            history += [history[-1] + value - values[0] for value in values[1:]]
-            report(
-                own_share + (1 - own_share) * (number + 1) / blocks,
-                f'block {number + 1}/{blocks}: objective {history[-1]:.4f}',
-            )
-        return assignment, history, start
-
-    def _from_starts(
-        self, problem: _Problem, generator: torch.Generator, report: Progress
-    ) -> list[tuple[Tensor, list[float], str]]:
-        """Results of local moves from all starts, best first, for a problem of one block."""
+        """The best of the partitions from all starts, its history and its start."""
+        # One block is enough to tell what the subsets of a good partition have in common; which
+        # partition is the best, all images tell.
+        first = problem.first(1)
         names: list[str] = []
         for start in self.starts:
             components = range(1, min(3, problem.mean.shape[1]) + 1)
@@ -326,46 +302,47 @@ class PartitionSolver:
             if name == 'clusters':
                 starts = self._clusters(problem, generator, report_start)
             else:
-                starts = [self._start(name, problem, generator, report_start)[0]]
+                starts = [self._start(name, first, generator, report_start)[0]]
             for assignment in starts:
-                assignment, history = self._moves(problem, problem.within_bound(assignment))
+                history: list[float] = []
+                # Of several blocks, moves of all images would fit the division into these.
+                if len(assignment) == len(first.mean):
+                    assignment, history = self._moves(first, first.within_bound(assignment))
+                if len(assignment) < len(problem.mean):
+                    assignment = problem.extend(assignment)
                 results.append((assignment, history, name))
-            results.sort(key=lambda result: -result[1][-1])
-            report_start(1.0, f'{name}: best objective {results[0][1][-1]:.4f}')
-        return results
+            report_start(1.0, name)
+        if first is not problem:
+            candidates = [assignment for assignment, *_ in results]
+            kept = _distinct(candidates, len(candidates))
+            values = problem.objectives([candidates[number] for number in kept])
+            results = [(candidates[n], [value], results[n][2]) for n, value in zip(kept, values)]
+        return max(results, key=lambda result: result[1][-1])
 
-    def _moves(
-        self, problem: _Problem, assignment: Tensor, block: int | None = None
-    ) -> tuple[Tensor, list[float]]:
+    def _moves(self, problem: _Problem, assignment: Tensor) -> tuple[Tensor, list[float]]:
         """Hard local moves until no move of 0.02 % of the images raises the objective.
 
         Args:
             problem: The problem.
             assignment: Partition to start from, ``(N,)``.
-            block: Move the images of this block only. Defaults to None, all.
 
         Returns:
-            The partition, and the objective after each step; of one block, up to a constant.
+            The partition, and the objective after each step.
         """
-        rows = slice(None) if block is None else problem.index[block]
-        value, gradient = problem.objective_and_gradient(assignment, block)
+        value, gradient = problem.objective_and_gradient(assignment)
         history = [value]
         fraction = 0.2
         while True:
-            own = assignment[rows]
-            part = gradient[rows]
-            gain, target = (part - part.gather(1, own[:, None])).max(1)
+            gain, target = (gradient - gradient.gather(1, assignment[:, None])).max(1)
             gaining = (gain > 0).nonzero().flatten()
             count = int(fraction * len(gaining))
-            if count < max(1, 0.0002 * len(own)):
+            if count < max(1, 0.0002 * len(assignment)):
                 return assignment, history
             movers = gaining[gain[gaining].topk(count).indices]
-            moved_part = own.clone()
-            moved_part[movers] = target[movers]
             moved = assignment.clone()
-            moved[rows] = moved_part
+            moved[movers] = target[movers]
             if problem.allows(moved, assignment):
-                new_value, new_gradient = problem.objective_and_gradient(moved, block)
+                new_value, new_gradient = problem.objective_and_gradient(moved)
                 if new_value > value:
                     assignment, value, gradient = moved, new_value, new_gradient
                     history.append(value)
@@ -376,30 +353,37 @@ class PartitionSolver:
         self, problem: _Problem, generator: torch.Generator, report: Progress
     ) -> list[Tensor]:
         """Partitions that keep clusters whole: the best that a search finds for each number."""
-        images, subsets = len(problem.mean), self.num_subsets
-        sample, chosen = problem, torch.arange(images, device=problem.mean.device)
-        if images > _CLUSTER_IMAGES:
-            chosen = torch.randperm(images, generator=generator)[:_CLUSTER_IMAGES].sort().values
-            chosen = chosen.to(problem.mean.device)
-            sample = problem.part(chosen)
+        subsets, part = self.num_subsets, problem.first(_CLUSTER_BLOCKS)
+        images = len(part.mean)
+        chosen = torch.randperm(images, generator=generator)[:_CLUSTER_IMAGES].sort().values
+        chosen = chosen.to(part.mean.device)
+        sample = part.part([chosen])
+        # Without the large matrices of the vector dummy, which the search leaves out.
+        blocks = [
+            similarity._replace(weighted_after=None, weighted_before=None)
+            for block in range(len(part.index))
+            for similarity in part.similarities(block)
+        ]
+        places = [index for index in part.index for _ in part.z1]
+        budget = _CLUSTER_BUDGET * len(chosen)
         found: list[tuple[float, Tensor]] = []
         for number, per_subset in enumerate(_CLUSTERS):
             # Each has an image among those that the search looks at.
             count = max(subsets, min(per_subset * subsets, len(chosen) // 10))
-            cluster = kmeans(problem.mean, count, generator)
-            objective = ClusterObjective(
-                sample.similarities(0)[0],
-                cluster[chosen],
-                count,
-                subsets,
-                self.irm_weight,
-                self.balance,
-            )
-            budget = _CLUSTER_BUDGET * len(chosen)
-            deals = search_clusters(objective, generator, sample.least, budget)
-            dealt = [deal[cluster] for deal in deals]
-            for best in _distinct(dealt, _CLUSTER_RESULTS):
-                found.append((problem.objective_and_gradient(dealt[best])[0], dealt[best]))
+            cluster = kmeans(part.mean, count, generator)
+            options = (count, subsets, self.irm_weight, self.balance)
+            quick = ClusterObjective(sample.similarities(0)[:1], [cluster[chosen]], *options)
+            whole = ClusterObjective(blocks, [cluster[place] for place in places], *options)
+            deals = search_clusters(quick, generator, sample.least, budget)
+            if len(chosen) < images:
+                kept = _distinct([deal[cluster] for deal in deals], _CLUSTER_RESULTS)
+                starts = [deals[best] for best in kept]
+                steps = budget * len(chosen) // images
+                deals = search_clusters(whole, generator, part.least, steps, starts)
+            values = whole(torch.stack(deals))
+            for best in _distinct([deal[cluster] for deal in deals], _CLUSTER_RESULTS):
+                dealt = problem.deal_out(deals[best], cluster)
+                found.append((float(values[best]), dealt))
             report((number + 1) / len(_CLUSTERS), f'clusters: {len(deals)} deals of {count}')
         found.sort(key=lambda result: -result[0])
         partitions = [assignment for _, assignment in found]
@@ -498,23 +482,49 @@ class _Problem:
         index = [part.sort().values.to(z1.device) for part in order.tensor_split(blocks)]
         return cls(solver, z1, z2, index)
 
-    def part(self, images: Tensor) -> _Problem:
-        """The problem of some of the images, in one block."""
-        whole = torch.arange(len(images), device=images.device)
-        return _Problem(self.solver, self.z1[:, images], self.z2[:, images], [whole])
+    def part(self, blocks: Sequence[Tensor]) -> _Problem:
+        """The problem of the images of some blocks, in their order."""
+        images = torch.cat(tuple(blocks))
+        places = torch.arange(len(images), device=images.device)
+        index = places.split([len(block) for block in blocks])
+        return _Problem(self.solver, self.z1[:, images], self.z2[:, images], index)
+
+    def first(self, blocks: int) -> _Problem:
+        """The problem of the first blocks; itself, if there are no more."""
+        return self if len(self.index) <= blocks else self.part(self.index[:blocks])
 
     def extend(self, assignment: Tensor) -> Tensor:
-        """Carry a partition of the first block over to all images, by a linear fit."""
-        first = self.index[0]
+        """Carry a partition of the first blocks over to all images, by a linear fit.
+
+        What sets those blocks apart is smoothed out, so that the objective of the result is that
+        of any other blocks too.
+        """
+        first = torch.cat(tuple(self.index))[: len(assignment)]
         ones = self.mean.new_ones(len(self.mean), 1)
         features = torch.cat((self.mean, ones), 1).double()
         known = features[first]
         target = F.one_hot(assignment, self.solver.num_subsets).double()
         ridge = 1e-3 * len(first) / features.shape[1]
         gram = known.T @ known + ridge * torch.eye(known.shape[1]).to(known)
-        extended = (features @ torch.linalg.solve(gram, known.T @ target)).argmax(1)
-        extended[first] = assignment
-        return extended
+        fit = features @ torch.linalg.solve(gram, known.T @ target)
+        least = max(self.least, 1)
+        return self.raise_small(fit.argmax(1), fit, least, least)
+
+    def deal_out(self, deal: Tensor, cluster: Tensor) -> Tensor:
+        """The partition of all images by the subset of each cluster.
+
+        Args:
+            deal: Subset of each cluster, ``(C,)``.
+            cluster: Cluster of each image of the first blocks, or of all; other images belong to
+                the one whose mean is nearest.
+        """
+        if len(cluster) == len(self.mean):
+            return deal[cluster]
+        first = torch.cat(tuple(self.index))[: len(cluster)]
+        distance = torch.cdist(self.mean, cluster_means(self.mean[first], cluster, len(deal)))
+        nearest = [distance[:, deal == k].amin(1) for k in range(self.solver.num_subsets)]
+        scores = -torch.stack(nearest, 1)
+        return self.raise_small(scores.argmax(1), scores, self.least, self.least)
 
     def allows(self, moved: Tensor, assignment: Tensor) -> bool:
         """Whether a move makes no subset too small, or smaller than it was if it is already."""
@@ -532,12 +542,25 @@ class _Problem:
         if int(sizes.min()) >= self.least:
             return assignment
         _, gradient = self.objective_and_gradient(assignment)
+        return self.raise_small(assignment, gradient, self.least, target)
+
+    def raise_small(self, assignment: Tensor, scores: Tensor, least: int, target: int) -> Tensor:
+        """Raise subsets under ``least`` to ``target``, by the images that lose least of scores.
+
+        Args:
+            assignment: A partition, ``(N,)``.
+            scores: Score of each image in each subset, ``(N, K)``.
+            least: Size from which a subset is left as it is.
+            target: Size that a smaller one gets, out of the largest one of the time.
+        """
+        subsets = self.solver.num_subsets
         assignment = assignment.clone()
-        for small in (sizes < self.least).nonzero().flatten().tolist():
+        sizes = torch.bincount(assignment, minlength=subsets)
+        for small in (sizes < least).nonzero().flatten().tolist():
             while (need := target - int(sizes[small])) > 0:
                 largest = int(sizes.argmax())
                 donors = (assignment == largest).nonzero().flatten()
-                gain = gradient[donors, small] - gradient[donors, largest]
+                gain = scores[donors, small] - scores[donors, largest]
                 count = min(need, len(donors) - target)
                 if count < 1:  # too few images for so many subsets
                     return assignment
@@ -569,30 +592,19 @@ class _Problem:
     def objectives(self, assignments: list[Tensor]) -> list[float]:
         """Objectives of several hard partitions; each block is made once for all of them."""
         solver = self.solver
-        parts = [
-            [self.objective_and_gradient(assignment, number)[0] for assignment in assignments]
-            for number in range(len(self.index))
-        ]
-        # The balance, which is that of all images, is in the part of each block.
-        extra = len(parts) - 1
-        return [
-            sum(values) - extra * float(balance_term(sizes / sizes.sum(), solver.balance))
-            for values, sizes in zip(
-                zip(*parts),
-                (torch.bincount(a, minlength=solver.num_subsets) for a in assignments),
-            )
-        ]
+        weights = [F.one_hot(a, solver.num_subsets).to(self.mean.dtype) for a in assignments]
+        values = [float(balance_term(w.mean(0), solver.balance)) for w in weights]
+        for number, index in enumerate(self.index):
+            similarities = self.similarities(number)
+            share = len(index) / len(self.mean) / len(similarities)
+            for place, w in enumerate(weights):
+                risks = [block_objective(s, w[index], solver.irm_weight) for s in similarities]
+                values[place] += share * float(sum(risks))
+        return values
 
     @torch.enable_grad()
-    def objective_and_gradient(
-        self, assignment: Tensor, block: int | None = None
-    ) -> tuple[float, Tensor]:
-        """Objective of a hard partition, and its gradient by the weights, ``(N, K)``.
-
-        Args:
-            assignment: The partition, ``(N,)``.
-            block: Leave the other blocks out of the objective; the balance is that of all images.
-        """
+    def objective_and_gradient(self, assignment: Tensor) -> tuple[float, Tensor]:
+        """Objective of a hard partition, ``(N,)``, and its gradient by the weights, ``(N, K)``."""
         solver = self.solver
         weights = F.one_hot(assignment, solver.num_subsets).to(self.mean.dtype).requires_grad_()
         balance = balance_term(weights.mean(0), solver.balance)
@@ -602,8 +614,7 @@ class _Problem:
             else (torch.zeros_like(weights),)
         )
         value = float(balance.detach())
-        for number in range(len(self.index)) if block is None else (block,):
-            index = self.index[number]
+        for number, index in enumerate(self.index):
             similarities = self.similarities(number)
             share = len(index) / len(assignment) / len(similarities)
             for similarity in similarities:

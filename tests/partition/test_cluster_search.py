@@ -22,7 +22,7 @@ def features(images, width=6, seed=0):
 
 def build(z1, z2, cluster, count, subsets, penalty, balance, irm_temperature=None):
     block = similarity_block(z1, z2, 0.5, irm_temperature, penalty)
-    return ClusterObjective(block, cluster, count, subsets, 0.5, balance)
+    return ClusterObjective([block], [cluster], count, subsets, 0.5, balance)
 
 
 @pytest.mark.parametrize('balance', ['relaxed', 'strict', 'none'])
