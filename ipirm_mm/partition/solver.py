@@ -33,7 +33,7 @@ _KEPT_BYTES = 2 * 2**30
 # The start 'clusters': how many clusters a subset, one search each, since a semantic may be whole
 # in one k-means and not in the next; how many of the first blocks are searched, since splits that
 # differ much can be within 0.0002 of each other in one block, and 0.008 apart on all; images of a
-# sample that is searched before; ways to deal the clusters out that the search of the sample looks
+# sample, at most a block, that is searched before; ways to deal the clusters out that the search of the sample looks
 # at, for each image (that of the blocks takes as long); and how many results are moved on.
 _CLUSTERS = (10, 10, 15, 15, 20, 20, 30, 30, 7, 7, 5, 5)
 _CLUSTER_BLOCKS, _CLUSTER_IMAGES, _CLUSTER_BUDGET, _CLUSTER_RESULTS = 8, 2048, 30, 8
@@ -296,9 +296,12 @@ class PartitionSolver:
         for start in self.starts:
             components = range(1, min(3, problem.mean.shape[1]) + 1)
             names += [f'pca {number}' for number in components] if start == 'pca' else [start]
+        # About how long each takes, for the time left.
+        efforts = [{'clusters': 12, 'authors': 4}.get(name, 1) for name in names]
         results: list[tuple[Tensor, list[float], str]] = []
         for number, name in enumerate(names):
-            report_start = partial(_report_part, report, number / len(names), 1 / len(names))
+            before, of = sum(efforts[:number]), sum(efforts)
+            report_start = partial(_report_part, report, before / of, efforts[number] / of)
             if name == 'clusters':
                 starts = self._clusters(problem, generator, report_start)
             else:
@@ -355,7 +358,8 @@ class PartitionSolver:
         """Partitions that keep clusters whole: the best that a search finds for each number."""
         subsets, part = self.num_subsets, problem.first(_CLUSTER_BLOCKS)
         images = len(part.mean)
-        chosen = torch.randperm(images, generator=generator)[:_CLUSTER_IMAGES].sort().values
+        chosen = torch.randperm(images, generator=generator)
+        chosen = chosen[: min(_CLUSTER_IMAGES, len(part.index[0]))].sort().values
         chosen = chosen.to(part.mean.device)
         sample = part.part([chosen])
         # Without the large matrices of the vector dummy, which the search leaves out.
