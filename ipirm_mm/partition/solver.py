@@ -33,8 +33,9 @@ _KEPT_BYTES = 2 * 2**30
 # The start 'clusters': how many clusters a subset, one search each, since a semantic may be whole
 # in one k-means and not in the next; how many of the first blocks are searched, since splits that
 # differ much can be within 0.0002 of each other in one block, and 0.008 apart on all; images of a
-# sample, at most a block, that is searched before; ways to deal the clusters out that the search of the sample looks
-# at, for each image (that of the blocks takes as long); and how many results are moved on.
+# sample, at most a block, that is searched before; ways to deal the clusters out that the search
+# of the sample looks at, for each image (that of the blocks takes as long); and how many results
+# are compared on all images.
 _CLUSTERS = (10, 10, 15, 15, 20, 20, 30, 30, 7, 7, 5, 5)
 _CLUSTER_BLOCKS, _CLUSTER_IMAGES, _CLUSTER_BUDGET, _CLUSTER_RESULTS = 8, 2048, 30, 8
 # The NMI from which two partitions are one.

@@ -74,3 +74,28 @@ def test_search_ends_where_no_move_is_allowed():
     objective = build(z1, z2, torch.arange(20) % 2, 2, 2, 'scalar', 'none')
     deals = search_clusters(objective, torch.Generator().manual_seed(0), least=10, budget=50)
     assert len(deals) >= 1
+
+
+def test_several_blocks_are_averaged():
+    images, count = 90, 5
+    z1, z2 = features(images)
+    cluster = torch.arange(images) % count
+    index = torch.randperm(images, generator=torch.Generator().manual_seed(2)).split([50, 40])
+    blocks = [similarity_block(z1[i], z2[i], penalty='scalar') for i in index]
+    objective = ClusterObjective(blocks, [cluster[i] for i in index], count, 2, 0.5, 'none')
+    deals = torch.randint(2, (6, count), generator=torch.Generator().manual_seed(3))
+    apart = [build(z1[i], z2[i], cluster[i], count, 2, 'scalar', 'none')(deals) for i in index]
+    torch.testing.assert_close(objective(deals), (50 * apart[0] + 40 * apart[1]) / 90)
+    shares = objective.sizes(deals) / images
+    balanced = ClusterObjective(blocks, [cluster[i] for i in index], count, 2, 0.5, 'strict')
+    entropy = -(shares * shares.clamp(min=1e-30).log()).sum(1)  # of all images
+    torch.testing.assert_close(balanced(deals), objective(deals) + entropy)
+
+
+def test_search_goes_on_from_starts():
+    z1, z2 = features(90, seed=3)
+    cluster = torch.arange(90) % 9
+    objective = build(z1, z2, cluster, 9, 2, 'scalar', 'relaxed')
+    best = search_clusters(objective, torch.Generator().manual_seed(0), 15)[0]
+    found = search_clusters(objective, torch.Generator().manual_seed(1), 15, 1, [best])
+    assert len(found) == 1 and torch.equal(found[0], best)

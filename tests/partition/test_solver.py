@@ -79,6 +79,25 @@ def test_never_below_the_authors_optimiser(num_subsets, penalty, images):
 
 
 @pytest.mark.parametrize('num_subsets', [2, 3])
+@pytest.mark.parametrize('block_size', [100, 40])  # 5 blocks, 13
+def test_partition_of_several_blocks_holds_in_any_others(num_subsets, block_size):
+    """Moves of single images in each block raise its objective, and lower that of any other."""
+    z1, z2, _ = planted(images=500, strengths=(0.5,))
+    options = dict(num_subsets=num_subsets, block_size=block_size)
+    result = PartitionSolver(**options).solve(z1, z2)
+
+    def elsewhere(assignment):
+        known = PartitionSolver(strategy='factor', **options)
+        values = [known.solve(z1, z2, seed, assignment).objective for seed in range(1, 6)]
+        return sum(values) / len(values)
+
+    random = PartitionSolver(strategy='random', **options).solve(z1, z2)
+    gain = result.objective - random.objective
+    assert gain > 0.02
+    assert elsewhere(result.assignment) - elsewhere(random.assignment) > 0.9 * gain
+
+
+@pytest.mark.parametrize('num_subsets', [2, 3])
 @pytest.mark.parametrize('block_size', [1000, 120])
 def test_relaxed_balance_keeps_subsets_near_the_bound(num_subsets, block_size):
     """A tight group against the rest has more than the balance term takes off."""
