@@ -4,16 +4,14 @@
 
 First: a training step of a ResNet-50 student with a ResNet-50 teacher, against the student's own
 step (forward and backward with labels) plus the teacher's forward pass, each measured alone, in
-turns. (Alone, the teacher is as it was built; a step folds its batch normalisation.) Second: CRD's
-scores, and its loss with gradient, at n = 50,000 images, K = 16,384, width 128 and a batch of 8 on
-one thread, against the authors' order, which gathers rows of the memory first; both give the same
-numbers, which is checked. Medians of one run; quote the ratios.
+turns. Second: CRD's scores, and its loss with gradient, at n = 50,000 images, K = 16,384,
+width 128 and a batch of 8 on one thread, against the authors' order, which gathers rows of the
+memory first; both give the same numbers, which is checked. Medians of one run; quote the ratios.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import statistics
 import time
 import warnings
@@ -85,12 +83,10 @@ def overhead(losses: list[dict], args: argparse.Namespace) -> tuple[float, float
     )
     (frozen,) = model.beside
     frozen.loaded = True  # random weights cost the same
-    alone = copy.deepcopy(frozen.network)  # before its batch normalisation is folded
     for loss in model.distill_losses:
         loss.teacher_loaded(frozen.network)
         if hasattr(loss, 'allocate'):
             loss.allocate(torch.arange(50000) % 1000)
-    frozen.fold_norms()
     for network in (plain, model):
         network.train()
     images = torch.randn(args.batch, 3, args.size, args.size)
@@ -107,7 +103,7 @@ def overhead(losses: list[dict], args: argparse.Namespace) -> tuple[float, float
 
     @torch.no_grad()
     def teach() -> None:
-        alone.head(alone.extract_feat(images))
+        frozen.network.head(frozen.network.extract_feat(images))
 
     times = medians(
         dict(distilling=lambda: step(model), student=lambda: step(plain), teacher=teach), args.runs

@@ -21,7 +21,6 @@ from ipirm_mm.models.distillers import (
     CRD,
     OFD,
     DistillingClassifier,
-    FrozenTeacher,
     LogitKL,
     PreActivationTap,
     Responses,
@@ -302,62 +301,6 @@ def test_backbones_of_the_report(name, tmp_path):
     assert torch.isfinite(losses['loss_ofd']) and losses['loss_ofd'] > 0
 
 
-class NormLast(nn.Module):
-    """Modules in the order that batch normalisation is folded in, called in another."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3)
-        self.norm = nn.BatchNorm2d(8)
-        self.relu = nn.ReLU()
-
-    def forward(self, inputs):
-        return (self.norm(self.relu(self.conv(inputs))),)
-
-
-MODELS.register_module(name='NormLast', module=NormLast)
-
-
-def norms(network):
-    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-
-@pytest.mark.parametrize('name', ['basic', 'bottleneck', 'se', 'resnest', 'small'])
-def test_teacher_is_folded_and_stays_the_same(name, tmp_path):
-    config = BACKBONES[name]
-    width = MODELS.build(config)(torch.zeros(2, 3, 64, 64))[-1].shape[1]
-    network = randomise(MODELS.build(classifier(config, width))).eval()
-    path = tmp_path / 'teacher.pth'
-    torch.save(network.state_dict(), path)
-    frozen = FrozenTeacher(classifier(config, width), str(path))
-    frozen.tap_stages()
-    frozen.load()
-    inputs, _ = batch(size=64)
-    before = frozen(inputs)
-    assert frozen.fold_norms()
-    assert len(norms(frozen.network)) < len(norms(network)) / 2
-    assert not any(p.requires_grad for p in frozen.network.parameters())
-    after = frozen(inputs)
-    for old, new in zip([before.logits, *before.stages], [after.logits, *after.stages]):
-        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-5 * float(old.abs().max()))
-
-
-def test_teacher_that_cannot_be_folded_is_left_alone(checkpoint, tmp_path):
-    config = classifier(dict(type='NormLast'), 8)
-    path = tmp_path / 'teacher.pth'
-    torch.save(randomise(MODELS.build(config)).state_dict(), path)
-    for frozen in (
-        FrozenTeacher(config, str(path)),
-        FrozenTeacher(classifier(), checkpoint, batch_statistics=True),
-    ):
-        frozen.load()
-        inputs, _ = batch(size=64)
-        before = frozen(inputs).logits
-        assert not frozen.fold_norms()
-        assert norms(frozen.network)
-        assert torch.equal(frozen(inputs).logits, before)
-
-
 def test_several_teachers(checkpoint, tmp_path):
     other = tmp_path / 'other.pth'
     torch.save(randomise(MODELS.build(classifier()), 2).state_dict(), other)
@@ -374,7 +317,7 @@ def test_several_teachers(checkpoint, tmp_path):
     p = torch.stack([(z / 2).softmax(1) for z in logits]).mean(0)
     torch.testing.assert_close(loss, kl_divergence(model(inputs), 2 * p.log(), 2.0))
     ofd = distiller(None, dict(type='OFD', teacher=1), teacher=teachers)
-    norm = find_stages(network.backbone)[0].norm  # that of the second teacher
+    norm = find_stages(ofd.beside.teachers[1].network.backbone)[0].norm
     torch.testing.assert_close(ofd.distill_losses[0].margin0, ofd_margin(norm.weight, norm.bias))
 
 

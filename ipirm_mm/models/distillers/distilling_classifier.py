@@ -132,7 +132,6 @@ class DistillingClassifier(ImageClassifier):
                 for loss in self._losses():
                     if loss.teacher == number:
                         loss.teacher_loaded(frozen.network)
-                frozen.fold_norms()
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """Losses of a batch.

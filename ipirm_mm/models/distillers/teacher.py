@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 import torch
-from mmcv.cnn.utils import fuse_conv_bn
 from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmpretrain.models import ImageClassifier
@@ -119,33 +118,6 @@ class FrozenTeacher(nn.Module):
             )
         load_weights(self.network, self.checkpoint, strict=True)
         self.loaded = True
-        return True
-
-    @torch.no_grad()
-    def fold_norms(self) -> bool:
-        """Fold batch normalisation into the convolutions before it; returns whether it did.
-
-        A frozen network's normalisation is an affine map, which a convolution can do as well. To
-        be called when no loss needs the normalisation's weights any more. The network stays as it
-        is if it normalises by the batch's statistics, or if its responses to an image would not
-        stay the same: MMCV goes by the order of modules, which need not be that of their calls.
-        """
-        foldable = all(norm.affine and norm.track_running_stats for norm in self.norms)
-        if not self.norms or not foldable:
-            return False
-        parameter = next(self.network.parameters())
-        image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        image = image.to(parameter)
-        folded = fuse_conv_bn(copy.deepcopy(self.network))
-        before, after = (respond(network, image, []) for network in (self.network, folded))
-        for old, new in ((before.logits, after.logits), (before.feature, after.feature)):
-            if old is None or new is None:  # an encoder has no logits
-                continue
-            # Rounding is a hundredth of that; what is folded wrongly changes the first digit.
-            if not (old - new).abs().max() <= 1e-3 * old.abs().max():
-                return False
-        fuse_conv_bn(self.network).requires_grad_(False)
-        self.network.eval()  # what stands in for a normalisation is in `training` mode
         return True
 
     @torch.no_grad()
