@@ -523,13 +523,19 @@ class _Problem:
             cluster: Cluster of each image of the first blocks, or of all; other images belong to
                 the one whose mean is nearest.
         """
-        if len(cluster) == len(self.mean):
-            return deal[cluster]
-        first = torch.cat(tuple(self.index))[: len(cluster)]
-        distance = torch.cdist(self.mean, cluster_means(self.mean[first], cluster, len(deal)))
-        nearest = [distance[:, deal == k].amin(1) for k in range(self.solver.num_subsets)]
-        scores = -torch.stack(nearest, 1)
-        return self.raise_small(scores.argmax(1), scores, self.least, self.least)
+        subsets, everywhere = self.solver.num_subsets, len(cluster) == len(self.mean)
+        if everywhere:
+            assignment, known = deal[cluster], self.mean
+            # Small where the search began: in a sample it was not.
+            if int(torch.bincount(assignment, minlength=subsets).min()) >= self.least:
+                return assignment
+        else:
+            known = self.mean[torch.cat(tuple(self.index))[: len(cluster)]]
+        distance = torch.cdist(self.mean, cluster_means(known, cluster, len(deal)))
+        scores = -torch.stack([distance[:, deal == k].amin(1) for k in range(subsets)], 1)
+        if not everywhere:
+            assignment = scores.argmax(1)
+        return self.raise_small(assignment, scores, self.least, self.least)
 
     def allows(self, moved: Tensor, assignment: Tensor) -> bool:
         """Whether a move makes no subset too small, or smaller than it was if it is already."""
