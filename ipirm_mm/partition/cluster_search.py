@@ -48,8 +48,7 @@ class ClusterObjective:
         self.irm_weight = irm_weight
         self.balance = balance
         self.blocks = [
-            _BlockSums(block, F.one_hot(cluster, num_clusters).to(block.exp.dtype))
-            for block, cluster in zip(blocks, clusters)
+            _BlockSums(block, cluster, num_clusters) for block, cluster in zip(blocks, clusters)
         ]
         self.size = torch.stack([block.size for block in self.blocks]).sum(0)  # (C,)
 
@@ -81,12 +80,14 @@ class _BlockSums:
 
     Args:
         block: Similarities of B images.
-        member: Clusters of the images, one-hot, ``(B, C)``.
+        cluster: Cluster of each image, ``(B,)`` long.
+        num_clusters: Number of clusters *C*; some may have no image here.
     """
 
-    def __init__(self, block: SimilarityBlock, member: Tensor) -> None:
+    def __init__(self, block: SimilarityBlock, cluster: Tensor, num_clusters: int) -> None:
+        member = F.one_hot(cluster, num_clusters).to(block.exp.dtype)  # (B, C)
         self.size = member.sum(0)  # (C,)
-        anchors = member.argmax(1).repeat(2).argsort(stable=True)
+        anchors = cluster.repeat(2).argsort(stable=True)
         parts = (2 * self.size).long().tolist()
 
         def by_cluster(values: Tensor) -> tuple[Tensor, ...]:

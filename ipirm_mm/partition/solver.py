@@ -88,8 +88,9 @@ class PartitionSolver:
     For more images than ``block_size`` the objective is the mean over the blocks of one fixed
     random division, and the balance that of the whole. ``'local'`` then looks for partitions in
     the first blocks, eight for clusters and one for the other starts, carries them over to all
-    images by a linear fit to their features, and keeps the one that is best there. It moves no
-    single images after that: moves fit the division, and the objective falls in any other.
+    images (clusters by their means, the others by a linear fit to the features), and keeps the one
+    that is best there. It moves no single images after that: moves fit the division, and the
+    objective falls in any other.
 
     With ``balance='relaxed'`` the term of the objective does not keep a split near 2:1: a small,
     tight group of images against the rest can have more than it takes off. Local moves therefore
@@ -226,7 +227,7 @@ class PartitionSolver:
             strategy = f'local ({start})'
         else:
             assignment, history = self._start(strategy, problem, generator, report)
-        if strategy.startswith('local'):
+        if self.strategy == 'local':
             objective = history[-1]
         else:
             (objective,) = problem.objectives([assignment])
@@ -385,10 +386,10 @@ class PartitionSolver:
                 starts = [deals[best] for best in kept]
                 steps = budget * len(chosen) // images
                 deals = search_clusters(whole, generator, part.least, steps, starts)
-            values = whole(torch.stack(deals))
-            for best in _distinct([deal[cluster] for deal in deals], _CLUSTER_RESULTS):
-                dealt = problem.deal_out(deals[best], cluster)
-                found.append((float(values[best]), dealt))
+            kept = _distinct([deal[cluster] for deal in deals], _CLUSTER_RESULTS)
+            best = [deals[place] for place in kept]
+            values = whole(torch.stack(best)).tolist()
+            found += zip(values, problem.deal_out(best, cluster))
             report((number + 1) / len(_CLUSTERS), f'clusters: {len(deals)} deals of {count}')
         found.sort(key=lambda result: -result[0])
         partitions = [assignment for _, assignment in found]
@@ -468,6 +469,7 @@ class _Problem:
         self.z1, self.z2 = z1, z2
         self.mean = F.normalize((z1 + z2).sum(0), dim=1)  # of the draws and the two views
         self.index = index
+        self.order = torch.cat(tuple(index))  # the images, block by block
         self.kept: dict[int, list[SimilarityBlock]] = {}
         images, subsets = len(self.mean), solver.num_subsets
         # With the relaxed balance: three quarters of the least share at its bound.
@@ -504,7 +506,7 @@ class _Problem:
         What sets those blocks apart is smoothed out, so that the objective of the result is that
         of any other blocks too.
         """
-        first = torch.cat(tuple(self.index))[: len(assignment)]
+        first = self.order[: len(assignment)]
         ones = self.mean.new_ones(len(self.mean), 1)
         features = torch.cat((self.mean, ones), 1).double()
         known = features[first]
@@ -515,27 +517,26 @@ class _Problem:
         least = max(self.least, 1)
         return self.raise_small(fit.argmax(1), fit, least, least)
 
-    def deal_out(self, deal: Tensor, cluster: Tensor) -> Tensor:
-        """The partition of all images by the subset of each cluster.
+    def deal_out(self, deals: Sequence[Tensor], cluster: Tensor) -> list[Tensor]:
+        """Partitions of all images by the subset of each cluster.
 
         Args:
-            deal: Subset of each cluster, ``(C,)``.
+            deals: Subset of each cluster, ``(C,)`` each.
             cluster: Cluster of each image of the first blocks, or of all; other images belong to
                 the one whose mean is nearest.
         """
-        subsets, everywhere = self.solver.num_subsets, len(cluster) == len(self.mean)
-        if everywhere:
-            assignment, known = deal[cluster], self.mean
-            # Small where the search began: in a sample it was not.
-            if int(torch.bincount(assignment, minlength=subsets).min()) >= self.least:
-                return assignment
-        else:
-            known = self.mean[torch.cat(tuple(self.index))[: len(cluster)]]
-        distance = torch.cdist(self.mean, cluster_means(known, cluster, len(deal)))
-        scores = -torch.stack([distance[:, deal == k].amin(1) for k in range(subsets)], 1)
+        everywhere = len(cluster) == len(self.mean)
+        known = self.mean if everywhere else self.mean[self.order[: len(cluster)]]
+        distance = torch.cdist(self.mean, cluster_means(known, cluster, len(deals[0])))
         if not everywhere:
-            assignment = scores.argmax(1)
-        return self.raise_small(assignment, scores, self.least, self.least)
+            cluster = distance.argmin(1)
+        partitions = []
+        for deal in deals:
+            nearest = [distance[:, deal == k].amin(1) for k in range(self.solver.num_subsets)]
+            scores = -torch.stack(nearest, 1)
+            # Small on all images, though not among those that a search looked at.
+            partitions.append(self.raise_small(deal[cluster], scores, self.least, self.least))
+        return partitions
 
     def allows(self, moved: Tensor, assignment: Tensor) -> bool:
         """Whether a move makes no subset too small, or smaller than it was if it is already."""
