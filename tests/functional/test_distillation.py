@@ -158,6 +158,50 @@ def test_ofd_distance_element_by_element(shape):
         close(ours, theirs, rtol=1e-12)
 
 
+def test_ofd_distance_at_its_edges():
+    """Zeros, values at the margin, margins that are not negative; a second pass back."""
+    student = torch.tensor([-2.0, -1.0, -0.5, 0.0, 1.0]).view(1, 1, 1, -1).repeat(1, 4, 5, 1)
+    teacher = torch.tensor([-2.0, -1.0, 0.0, 1e-38, 1.0]).view(1, 1, -1, 1).repeat(1, 4, 1, 5)
+    margin = torch.tensor([-3.0, -1.0, -0.0, 0.5])
+    target = teacher.maximum(margin.view(1, -1, 1, 1))
+    counts = (student > target) | (target > 0)
+    kept = torch.where(counts, student - target, torch.zeros(()))
+    before = teacher.clone()
+    distance = ofd_distance(student.requires_grad_(), teacher, margin)
+    close(distance, kept.square().sum())
+    for _ in range(2):
+        close(torch.autograd.grad(distance, student, retain_graph=True)[0], 2 * kept)
+    assert torch.equal(teacher, before)
+
+
+def test_ofd_distance_of_what_is_no_number_is_none():
+    """A student that diverges is not to look as if it were done."""
+    student = torch.full((1, 1, 1, 1), math.nan)
+    for teacher in (-1.0, 1.0):
+        assert ofd_distance(student, torch.full_like(student, teacher), -torch.ones(1)).isnan()
+
+
+@pytest.mark.parametrize('teacher', [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize('student', [torch.float16, torch.float32, torch.float64])
+def test_ofd_distance_of_mixed_types(student, teacher):
+    source, target, margin = randn(2, 3, 4, 4), randn(2, 3, 4, 4, seed=1), -randn(3, seed=2).abs()
+    s = source.to(student).requires_grad_()
+    distance = ofd_distance(s, target.to(teacher), margin.float())
+    assert distance.dtype == torch.promote_types(
+        torch.promote_types(student, teacher), torch.float32
+    )
+    close(distance.double(), ofd_distance(source, target, margin), rtol=2e-3)
+    (grad,) = torch.autograd.grad(distance, s)
+    assert grad.dtype == student
+
+
+def test_ofd_distance_of_many_elements_is_precise():
+    student, teacher = torch.randn(2, 8, 16, 64, 64, generator=torch.Generator().manual_seed(0))
+    margin = torch.full((16,), -0.5)
+    expected = ofd_distance(student.double(), teacher.double(), margin.double())
+    close(ofd_distance(student, teacher, margin).double(), expected, rtol=1e-6)
+
+
 @HALF
 def test_ofd_distance_does_not_overflow_in_half_precision(dtype):
     student = torch.full((2, 4, 16, 16), 60.0, dtype=dtype)

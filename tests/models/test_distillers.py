@@ -27,6 +27,7 @@ from ipirm_mm.models.distillers import (
     distillation_losses,
     find_stages,
 )
+from ipirm_mm.models.distillers.connectors import PointwiseConv
 from ipirm_mm.models.distillers.taps import recording
 from ipirm_mm.models.weights import load_weights
 
@@ -117,6 +118,13 @@ class LastCallIsIdentity(nn.Module):
         return x if self.count % self.calls == 0 else F.relu(x)
 
 
+def last_blocks(network):
+    """Of each stage, and the name of its activation."""
+    if hasattr(network, 'res_layers'):
+        return [(getattr(network, name)[-1], 'relu') for name in network.res_layers]
+    return [(layer, 'activate') for layer in network.layers]
+
+
 CALLS = {'bottleneck': 3, 'checkpointed': 3, 'resnext': 3, 'se': 3, 'small': 1}
 
 
@@ -129,7 +137,7 @@ def test_taps_take_the_sum_before_the_last_activation(name, training):
     plain = copy.deepcopy(network)
     taps = [PreActivationTap(stage) for stage in find_stages(network)]
     images = torch.randn(2, 3, 64, 64)
-    for _ in range(2):  # the first pass counts the calls, the second knows them
+    for _ in range(2):
         with recording(taps):
             network(images)
         taken = [tap.take() for tap in taps]
@@ -137,11 +145,10 @@ def test_taps_take_the_sum_before_the_last_activation(name, training):
         plain.load_state_dict(network.state_dict())
     for place, value in enumerate(taken):
         twin = copy.deepcopy(plain)
-        stage = find_stages(twin)[place]
-        name_of_relu = 'activate' if hasattr(stage.block, 'activate') else 'relu'
-        setattr(stage.block, name_of_relu, LastCallIsIdentity(CALLS.get(name, 2)))
+        block, activation = last_blocks(twin)[place]
+        setattr(block, activation, LastCallIsIdentity(CALLS.get(name, 2)))
         outputs = []
-        stage.block.register_forward_hook(lambda *call, outputs=outputs: outputs.append(call[2]))
+        block.register_forward_hook(lambda *call, outputs=outputs: outputs.append(call[2]))
         twin(images)
         torch.testing.assert_close(value, outputs[0])
 
@@ -160,15 +167,14 @@ def test_gradients_through_taps_and_past_them(name):
     (output.square().mean() + sum((value**3).mean() for value in values)).backward()
 
     sums = []
-    for stage in find_stages(twin):
-        relu = LastCallIsIdentity(CALLS.get(name, 2))
-        setattr(stage.block, 'activate' if hasattr(stage.block, 'activate') else 'relu', relu)
+    for block, activation in last_blocks(twin):
+        setattr(block, activation, LastCallIsIdentity(CALLS.get(name, 2)))
 
         def activate(block, args, out):
             sums.append(out)
             return F.relu(out)
 
-        stage.block.register_forward_hook(activate)
+        block.register_forward_hook(activate)
     output = twin(images)[-1]
     (output.square().mean() + sum((value**3).mean() for value in sums)).backward()
     for (key, ours), theirs in zip(network.named_parameters(), twin.parameters()):
@@ -193,6 +199,8 @@ def test_taps_keep_no_graph_and_can_be_removed():
         tap.remove()
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()]
     assert sum(hooks) == 0
+    activations = [m for m in network.modules() if isinstance(m, nn.ReLU)]
+    assert activations and all(m.inplace for m in activations)
 
 
 @pytest.mark.parametrize('name', ['basic', 'bottleneck'])
@@ -216,6 +224,55 @@ def test_a_backbone_that_cannot_be_read_is_named():
     network = MODELS.build(dict(type='VGG', depth=11))
     with pytest.raises(UserError, match='of a VGG end with: it reads ResNet'):
         find_stages(network)
+
+
+# --- connectors -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'shape,width',
+    [
+        ((1, 1, 1, 1), 1),
+        ((2, 3, 5, 7), 4),
+        ((3, 16, 1, 1), 8),
+        ((4, 32, 3, 4), 16),  # fewer positions than half the channels
+        ((4, 24, 3, 4), 48),  # as many
+        ((1, 64, 2, 2), 16),
+        ((2, 4, 9, 9), 64),  # few channels forth, many back
+    ],
+)
+@pytest.mark.parametrize('layout', ['plain', 'channels last', 'strided'])
+def test_pointwise_product_is_the_convolution(shape, width, layout):
+    torch.manual_seed(0)
+    connector = PointwiseConv(shape[1], width).double()
+    maps = torch.randn(shape, dtype=torch.float64)
+    if layout == 'channels last':
+        maps = maps.contiguous(memory_format=torch.channels_last)
+    elif layout == 'strided':
+        maps = torch.randn(shape[1], shape[0], *shape[2:]).double().transpose(0, 1)
+    maps.requires_grad_()
+    ours = connector(maps)
+    theirs = F.conv2d(maps, connector.weight)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    slope = torch.randn_like(theirs)
+    if layout == 'strided':
+        slope = slope.transpose(0, 1).contiguous().transpose(0, 1)
+    inputs = maps, connector.weight
+    found = torch.autograd.grad(ours, inputs, slope)
+    for a, b in zip(found, torch.autograd.grad(theirs, inputs, slope)):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    assert ours.is_contiguous() and found[0].is_contiguous()
+    torch.testing.assert_close(torch.autograd.grad(connector(maps), connector.weight, slope)[0], b)
+
+
+def test_a_connector_keeps_its_type_under_autocast():
+    connector = PointwiseConv(4, 3)
+    maps = torch.randn(2, 4, 2, 2, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = connector(maps)
+    assert out.dtype == torch.float32
+    out.sum().backward()
+    assert maps.grad.dtype == torch.bfloat16 and connector.weight.grad.dtype == torch.float32
 
 
 # --- losses -----------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from ipirm_mm.functional import (
 )
 
 from ..heads.base_ipirm_head import unit_rows
+from .connectors import PointwiseConv
 from .taps import find_stages
 
 
@@ -261,7 +262,7 @@ class OFD(DistillationLoss):
                     f'the teacher {tuple(t.shape[2:])}: their strides have to be the same, or '
                     'leave the stage out by OFD.stages'
                 )
-            convolution = nn.Conv2d(s.shape[1], t.shape[1], 1, bias=False)
+            convolution = PointwiseConv(s.shape[1], t.shape[1])
             nn.init.normal_(convolution.weight, 0.0, math.sqrt(2 / t.shape[1]))
             self.connectors.append(
                 nn.Sequential(convolution, build_norm_layer(self.norm_cfg, t.shape[1])[1])

@@ -145,13 +145,14 @@ class DistillingClassifier(ImageClassifier):
             else the head reports.
         """
         self._load_teachers()
+        # First, so that their activations are gone before the student's are kept.
+        teachers = [frozen(inputs) for frozen in self.beside]
         with recording([self._logits, *self._taps]):
             features = self.extract_feat(inputs)
             losses = self.head.loss(features, data_samples)
         student = Responses(
             self._logits.take(), pool_last(features), [tap.take() for tap in self._taps]
         )
-        teachers = [frozen(inputs) for frozen in self.beside]
         # Named after what it is: MMEngine logs the sum of all as `loss`.
         losses['loss_ce'] = losses.pop('loss')
         for name, value in losses.items():

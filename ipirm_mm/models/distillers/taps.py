@@ -15,13 +15,11 @@ class Stage(NamedTuple):
     """Where a stage of a backbone ends.
 
     Attributes:
-        block: Its last block.
-        relu: The activation that the block ends with, and maybe calls before.
+        relu: The activation that its last block ends with, and maybe calls before.
         norm: The normalisation before that.
     """
 
-    block: nn.Module
-    relu: nn.Module
+    relu: Any
     norm: nn.Module
 
 
@@ -36,7 +34,7 @@ def find_stages(backbone: Any) -> list[Stage]:
         UserError: If it is another.
     """
     if isinstance(backbone, SmallConvNet):
-        return [Stage(layer, layer.activate, layer.norm) for layer in backbone.layers]
+        return [Stage(layer.activate, layer.norm) for layer in backbone.layers]
     stages = []
     names = getattr(backbone, 'res_layers', ())
     for name in names:
@@ -44,7 +42,7 @@ def find_stages(backbone: Any) -> list[Stage]:
         norm = getattr(block, 'norm3', None) or getattr(block, 'norm2', None)
         if norm is None or not isinstance(getattr(block, 'relu', None), nn.Module):
             break
-        stages.append(Stage(block, block.relu, norm))
+        stages.append(Stage(block.relu, norm))
     if not stages or len(stages) < len(names):
         raise UserError(
             f'OFD cannot find the activations that the stages of a {type(backbone).__name__} end '
@@ -57,9 +55,9 @@ def find_stages(backbone: Any) -> list[Stage]:
 class PreActivationTap:
     """Takes what goes into the activation at the end of a block: the sum of branch and shortcut.
 
-    A block calls one activation module two or three times, in place. What goes into the last call
-    is copied, before the call turns it into what comes out. Which is the last is known once a
-    first pass is through; during that each is copied.
+    A block calls one activation module two or three times, and in place: what goes into its last
+    call would be what comes out. As long as the tap is there, the module therefore does not work
+    in place, which costs less than a copy of what goes in.
 
     Hooks are methods, so that a deep copy of the network has hooks and tap of its own.
 
@@ -70,28 +68,15 @@ class PreActivationTap:
     def __init__(self, stage: Stage) -> None:
         self.recording = False
         self._value: Tensor | None = None
-        self._calls = 0
-        self._last = 0
-        self._counting = True
-        self._handles = [
-            stage.block.register_forward_pre_hook(self._begin),
-            stage.block.register_forward_hook(self._end),
-            stage.relu.register_forward_pre_hook(self._call),
-        ]
-
-    def _begin(self, block: nn.Module, args: Any) -> None:
-        self._calls = 0
-
-    def _end(self, block: nn.Module, args: Any, output: Any) -> None:
-        self._counting = False
+        self._relu = stage.relu
+        self._inplace = getattr(stage.relu, 'inplace', False)
+        if self._inplace:
+            self._relu.inplace = False
+        self._handle = stage.relu.register_forward_pre_hook(self._call)
 
     def _call(self, relu: nn.Module, args: tuple[Tensor]) -> None:
-        self._calls += 1
-        if self._counting:
-            self._last = self._calls
-        if self.recording and self._calls == self._last:
-            (value,) = args
-            self._value = value.clone() if getattr(relu, 'inplace', False) else value
+        if self.recording:
+            (self._value,) = args  # of the last call, in the end
 
     def take(self) -> Tensor:
         """The features of the last pass; the tap keeps no hold on them, nor on their graph."""
@@ -100,9 +85,10 @@ class PreActivationTap:
         return value
 
     def remove(self) -> None:
-        """Take the hooks off the network."""
-        for handle in self._handles:
-            handle.remove()
+        """Leave the network as it was."""
+        self._handle.remove()
+        if self._inplace:
+            self._relu.inplace = True
 
 
 class OutputTap:
