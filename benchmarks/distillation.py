@@ -1,6 +1,6 @@
 """What distillation costs beside the two networks, and CRD's scores against gathered rows.
 
-    python benchmarks/distillation.py [--runs 9] [--batch 8] [--size 128] [--threads 2]
+    python benchmarks/distillation.py [--runs 21] [--batch 8] [--size 128] [--threads 2]
 
 First: a training step of a ResNet-50 student with a ResNet-50 teacher, against the student's own
 step (forward and backward with labels) plus the teacher's forward pass, each measured alone, in
@@ -164,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--runs', type=int, default=9)
+    parser.add_argument('--runs', type=int, default=21)
     parser.add_argument('--batch', type=int, default=8)
     parser.add_argument('--size', type=int, default=128, help='side of the images')
     parser.add_argument('--threads', type=int, default=2)
