@@ -62,6 +62,25 @@ def load_config(path: str) -> Config:
     return Config.fromfile(path)
 
 
+def merge_options(cfg: Config, options: dict | None) -> None:
+    """Merge ``--cfg-options`` into a config, which is changed in place.
+
+    Args:
+        cfg: The config.
+        options: What was given, by dotted name; None if nothing was.
+
+    Raises:
+        UserError: If an option does not fit the config.
+    """
+    try:
+        cfg.merge_from_dict(options or {})
+    except (TypeError, KeyError, IndexError) as error:
+        raise UserError(
+            f'--cfg-options {", ".join(options or {})}: does not fit the config ({error}); what '
+            'is in a list goes by its number, as in model.distill_losses.0.stages=last'
+        ) from error
+
+
 def merge_common(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) -> None:
     """Merge the common flags, but ``--cfg-options``, into a config.
 
@@ -98,8 +117,7 @@ def finish_config(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...
     """
     from mmengine.device import get_device
 
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     for name in loaders:
         if cfg.get(name) is None:
             continue

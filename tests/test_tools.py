@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
+from ipirm_mm import cli
+from ipirm_mm.errors import UserError
 from ipirm_mm.functional import normalized_mutual_information
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,3 +215,13 @@ def test_slurm_scripts_hand_everything_to_srun(tmp_path, tool, fourth):
     assert handed[at + 1 :] == expected
     short = subprocess.run(['bash', str(script), 'gpu'], capture_output=True, text=True)
     assert short.returncode == 2 and f'usage: slurm_{tool}.sh PARTITION' in short.stderr
+
+
+@pytest.mark.parametrize('name', ['model.losses.stages', 'model.losses.3.stages'])
+def test_options_that_do_not_fit_the_config_are_named(name):
+    config = Config(dict(model=dict(losses=[dict(type='OFD')])))
+    with pytest.raises(UserError, match=f'--cfg-options {name}: does not fit .* by its number'):
+        cli.merge_options(config, {name: 'last'})
+    cli.merge_options(config, {'model.losses.0.stages': 'last'})
+    assert config.model.losses[0].stages == 'last'
+    cli.merge_options(config, None)

@@ -86,7 +86,7 @@ def evaluate(
 def main() -> None:
     args = parse_args()
     config = cli.load_config(args.config)
-    config.merge_from_dict(args.cfg_options or {})
+    cli.merge_options(config, args.cfg_options)
     split = 'test_dataloader' if args.test else 'val_dataloader'
     for name in ('knn_bank', split):
         if config.get(name) is None:

@@ -127,7 +127,7 @@ def main() -> None:
     args = parse_args()
     paths = find_images(args.images)
     cfg = cli.load_config(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cli.merge_options(cfg, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     model, pipeline, names = build(cfg, args)
     root = args.images if args.images.is_dir() else args.images.parent

@@ -99,7 +99,7 @@ def student_checkpoint(config: Config, path: str) -> dict[str, Any]:
 def main() -> None:
     args = parse_args()
     config = cli.load_config(args.config)
-    config.merge_from_dict(args.cfg_options or {})
+    cli.merge_options(config, args.cfg_options)
     init_default_scope('mmpretrain')
     plain = plain_config(config)
     published = student_checkpoint(plain, args.checkpoint)

@@ -144,7 +144,7 @@ def main() -> None:
     args = parse_args()
     cli.check_checkpoint(args.checkpoint)
     config = cli.load_config(args.config)
-    config.merge_from_dict(args.cfg_options or {})
+    cli.merge_options(config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     if config.get('val_dataloader') is None:
         raise UserError(f'{args.config} has no val_dataloader to search on')
