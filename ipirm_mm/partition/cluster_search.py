@@ -29,7 +29,7 @@ class ClusterObjective:
     Args:
         blocks: Similarities of each block's images.
         clusters: Cluster of each image of each block, ``(B,)`` long.
-        num_clusters: Number of clusters *C*; each has an image in some block.
+        num_clusters: Number of clusters *C*; some may have no image in any block.
         num_subsets: Number of subsets *K*.
         irm_weight: Weight of the penalty.
         balance: Term of the objective for balance.
@@ -210,7 +210,8 @@ def _even_deal(objective: ClusterObjective, generator: torch.Generator) -> Tenso
     deal = torch.empty_like(order)
     before = size[order].cumsum(0) - size[order]
     deal[order] = (before * objective.num_subsets / size.sum()).long()
-    return deal
+    # All images come before a cluster without any that is last in the order.
+    return deal.clamp_(max=objective.num_subsets - 1)
 
 
 def _allowed(objective: ClusterObjective, deals: Tensor, deal: Tensor, least: int) -> Tensor:

@@ -374,7 +374,7 @@ class PartitionSolver:
         budget = _CLUSTER_BUDGET * len(chosen)
         found: list[tuple[float, Tensor]] = []
         for number, per_subset in enumerate(_CLUSTERS):
-            # Each has an image among those that the search looks at.
+            # Each has about ten images or more among those that the search looks at, on average.
             count = max(subsets, min(per_subset * subsets, len(chosen) // 10))
             cluster = kmeans(part.mean, count, generator)
             options = (count, subsets, self.irm_weight, self.balance)

@@ -76,6 +76,20 @@ def test_search_ends_where_no_move_is_allowed():
     assert len(deals) >= 1
 
 
+@pytest.mark.parametrize('subsets', [2, 5])
+def test_clusters_without_an_image_are_dealt_too(subsets):
+    """A sample need not have an image of each cluster; any order may put such a cluster last."""
+    z1, z2 = features(60)
+    cluster = torch.arange(60) % 7
+    objective = build(z1, z2, cluster, 10, subsets, 'scalar', 'relaxed')
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        deals = torch.stack(search_clusters(objective, generator, budget=300))
+        assert deals.shape[1] == 10
+        assert 0 <= deals.min() and deals.max() < subsets
+        assert objective.sizes(deals).sum(1).eq(60).all()
+
+
 def test_several_blocks_are_averaged():
     images, count = 90, 5
     z1, z2 = features(images)
