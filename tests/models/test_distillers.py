@@ -321,6 +321,25 @@ def test_loss_is_the_weighted_sum(checkpoint):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_a_compiled_model_trains_alike(checkpoint):
+    """As MMEngine's `compile` option does it: the model's `forward` is compiled."""
+    losses = [dict(type=name) for name in ('LogitKL', 'FeatureKL', 'OFD')]
+    # So wide that a compiler would rather read the memory again than keep a gradient.
+    model = distiller(checkpoint, [*losses, dict(type='CRD', num_negatives=10)])
+    model.distill_losses[3].allocate(torch.arange(20) % 5)
+    twin = copy.deepcopy(model)
+    twin.forward = torch.compile(twin.forward, backend='aot_eager')
+    for seed in range(2):
+        values = [network(*batch(seed=seed), mode='loss') for network in (model, twin)]
+        torch.testing.assert_close(*values)
+        for value in values:
+            total(value).backward()
+        for (name, one), (_, two) in zip(model.named_parameters(), twin.named_parameters()):
+            torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-5, msg=name)
+        for (name, one), (_, two) in zip(model.named_buffers(), twin.named_buffers()):
+            torch.testing.assert_close(one, two, msg=name)
+
+
 @pytest.mark.parametrize(
     'stages,numbers', [('all', [0, 1, 2, 3]), ('last', [3]), ([0, 2], [0, 2]), ((1,), [1])]
 )

@@ -427,6 +427,9 @@ class CRD(DistillationLoss):
                 raise UserError(f'CRD: {error}') from error
         return self._classes
 
+    # A compiler would compute the gradient again, from memories that are updated by then, rather
+    # than keep it (https://github.com/pytorch/pytorch/pull/197039).
+    @torch.compiler.disable
     def forward(
         self, student: Responses, teachers: list[Responses], sample_idx: Tensor | None
     ) -> Tensor:
