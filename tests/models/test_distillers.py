@@ -322,15 +322,20 @@ def test_loss_is_the_weighted_sum(checkpoint):
 
 
 def test_a_compiled_model_trains_alike(checkpoint):
-    """As MMEngine's `compile` option does it: the model's `forward` is compiled."""
+    """With `torch.compile`, as MMEngine's option `compile` asks for it."""
     losses = [dict(type=name) for name in ('LogitKL', 'FeatureKL', 'OFD')]
     # So wide that a compiler would rather read the memory again than keep a gradient.
     model = distiller(checkpoint, [*losses, dict(type='CRD', num_negatives=10)])
     model.distill_losses[3].allocate(torch.arange(20) % 5)
     twin = copy.deepcopy(model)
     twin.forward = torch.compile(twin.forward, backend='aot_eager')
-    for seed in range(2):
-        values = [network(*batch(seed=seed), mode='loss') for network in (model, twin)]
+    for seed in range(3):
+        inputs, samples = batch(seed=seed)
+        for place, sample in enumerate(samples):  # other numbers in each batch
+            sample.set_metainfo(dict(sample_idx=7 * place % 20 + seed))
+        # What is compiled for the first batch serves them all.
+        with torch._dynamo.config.patch(error_on_recompile=seed > 0):
+            values = [network(inputs, samples, mode='loss') for network in (model, twin)]
         torch.testing.assert_close(*values)
         for value in values:
             total(value).backward()

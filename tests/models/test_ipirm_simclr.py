@@ -119,6 +119,29 @@ def test_weight_of_the_penalty_grows_in_equal_steps():
     assert head.current_weight == 2.0
 
 
+def test_a_compiled_model_trains_alike():
+    """With `torch.compile`, as MMEngine's option `compile` asks for it."""
+    model = build(irm_weight=2.0).double()
+    model.partitions.allocate(2, 10)
+    model.partitions.add(torch.tensor([0, 1] * 5))
+    twin = copy.deepcopy(model)
+    twin.forward = torch.compile(twin.forward, backend='aot_eager')
+    for seed in range(3):
+        inputs, samples = batch(seed=seed)
+        for place, sample in enumerate(samples):  # other numbers in each batch
+            sample.set_metainfo(dict(sample_idx=7 * place % 8 + seed))
+        # What is compiled for the first batch serves them all, in any epoch.
+        with torch._dynamo.config.patch(error_on_recompile=seed > 0):
+            for network in (model, twin):
+                network.set_epoch(seed)
+            values = [network(inputs, samples, mode='loss') for network in (model, twin)]
+        torch.testing.assert_close(*values)
+        for value in values:
+            value['loss'].backward()
+        for (name, one), (_, two) in zip(model.named_parameters(), twin.named_parameters()):
+            torch.testing.assert_close(one.grad, two.grad, msg=name)
+
+
 def test_tensor_and_predict_modes():
     model = build().eval()
     inputs, samples = batch()

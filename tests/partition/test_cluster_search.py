@@ -86,7 +86,7 @@ def test_clusters_without_an_image_are_dealt_too(subsets):
         generator = torch.Generator().manual_seed(seed)
         deals = torch.stack(search_clusters(objective, generator, budget=300))
         assert deals.shape[1] == 10
-        assert 0 <= deals.min() and deals.max() < subsets
+        assert deals.min() >= 0 and deals.max() < subsets
         assert objective.sizes(deals).sum(1).eq(60).all()
 
 

@@ -15,6 +15,7 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import pool_last
 from ipirm_mm.functional import mean_teacher_logits
 
+from ..sample_indices import sample_indices
 from .distillation_losses import DistillationLoss, Responses
 from .taps import OutputTap, PreActivationTap, find_stages, recording
 from .teacher import Beside, FrozenTeacher, respond
@@ -160,8 +161,7 @@ class DistillingClassifier(ImageClassifier):
                 losses[name] = self.ce_weight * value
         sample_idx = None
         if all('sample_idx' in sample for sample in data_samples):
-            sample_idx = torch.tensor([sample.sample_idx for sample in data_samples])
-            sample_idx = sample_idx.to(inputs.device, non_blocking=True)
+            sample_idx = sample_indices(data_samples, inputs.device)
         for loss in self._losses():
             name, number = f'loss_{loss.key}', 2
             while name in losses:

@@ -96,19 +96,18 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
         self.penalise_batch = penalise_batch
         self.irm_begin = irm_begin
         self.irm_growth = irm_growth
-        self._epoch = 0
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the epoch that begins, counted from 0 (for the weight of the penalty)."""
-        self._epoch = epoch
+        r"""Tell the epoch that begins, counted from 0: it gives the weight of the penalty.
 
-    @property
-    def current_weight(self) -> float:
-        r""":math:`\lambda_1` in the current epoch."""
-        passed = self._epoch - self.irm_begin + 1
-        if passed <= 0:
-            return 0.0
-        return self.irm_weight * min(1.0, passed / (self.irm_growth or 1))
+        The epoch itself is not kept, since ``torch.compile`` compiles anew for any other number
+        that a step reads.
+        """
+        passed = epoch - self.irm_begin + 1
+        self._begun = passed > 0
+        #: :math:`\lambda_1` in the current epoch.
+        self.current_weight = self.irm_weight * min(1.0, max(0, passed) / (self.irm_growth or 1))
 
     @abstractmethod
     def risks(
@@ -164,7 +163,7 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
         else:
             if partitions:
                 loss = loss + subset_risks.mean() + weight * subset_penalties.mean()
-            if self.penalise_batch and self._epoch >= self.irm_begin:
+            if self.penalise_batch and self._begun:
                 loss = loss + weight * batch_penalty
                 if not self.risk_is_own_loss:
                     loss = loss + risks.loss[0]

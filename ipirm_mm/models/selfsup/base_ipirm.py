@@ -16,6 +16,7 @@ from ipirm_mm.functional import gather_batch
 from ipirm_mm.partition import PartitionSet
 
 from ..heads.base_ipirm_head import Views, unit_rows
+from ..sample_indices import sample_indices
 
 
 class BaseIPIRM(BaseSelfSupervisor, metaclass=ABCMeta):
@@ -109,8 +110,7 @@ class BaseIPIRM(BaseSelfSupervisor, metaclass=ABCMeta):
         same = targets is anchors
         anchors = _gather_views(anchors)
         targets = anchors if same else _gather_views(targets)
-        index = torch.tensor([sample.sample_idx for sample in data_samples])
-        index = gather_batch(index.to(anchors[0].device, non_blocking=True))
+        index = gather_batch(sample_indices(data_samples, anchors[0].device))
         return self.head.loss(
             anchors, targets, self.partitions.of(index), self.partitions.num_subsets
         )
