@@ -19,7 +19,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
   padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid #8886; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
+.words { text-align: left; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; }
 .wide { overflow-x: auto; } dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; }
@@ -49,12 +49,22 @@ def _cell(value: Any) -> str:
     return f'{value:.1f}' if isinstance(value, float) else str(value)
 
 
+def _words(rows: Sequence[Mapping[str, Any]], columns: Columns) -> list[bool]:
+    """Which columns are words, to be aligned to the left: the first, and those of no figures."""
+    words = [True]
+    for key, _ in columns[1:]:
+        values = [row[key] for row in rows if row.get(key) is not None]
+        words.append(bool(values) and all(_cell(value)[:1].isalpha() for value in values))
+    return words
+
+
 def format_table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> str:
     """Align rows as plain text.
 
     Args:
         rows: One mapping a row.
-        columns: Key and heading of each column; the first is aligned to the left.
+        columns: Key and heading of each column; the first, and others of words, are aligned to
+            the left.
 
     Returns:
         The table, with a heading and a rule.
@@ -64,19 +74,27 @@ def format_table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> str:
     widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
     lines = [
         '  '.join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(line, widths))
+            cell.ljust(width) if words else cell.rjust(width)
+            for cell, width, words in zip(line, widths, _words(rows, columns))
         )
         for line in cells
     ]
-    return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
+    rule = '-' * len(lines[0])
+    return '\n'.join(line.rstrip() for line in [lines[0], rule, *lines[1:]])
 
 
 def _html_table(table: Table) -> str:
-    heads = ''.join(f'<th scope="col">{html.escape(heading)}</th>' for _, heading in table.columns)
+    styles = [' class="words"' if words else '' for words in _words(table.rows, table.columns)]
+    heads = ''.join(
+        f'<th scope="col"{style}>{html.escape(heading)}</th>'
+        for style, (_, heading) in zip(styles, table.columns)
+    )
     body = ''.join(
         '<tr>'
-        + ''.join(f'<td>{html.escape(_cell(row.get(key)))}</td>' for key, _ in table.columns)
+        + ''.join(
+            f'<td{style}>{html.escape(_cell(row.get(key)))}</td>'
+            for style, (key, _) in zip(styles, table.columns)
+        )
         + '</tr>'
         for row in table.rows
     )
@@ -99,6 +117,7 @@ def _picture(data: bytes, caption: str) -> str:
 def _plot(curves: Curves) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
     drawn: dict[str, Any] = {}
@@ -116,6 +135,7 @@ def _plot(curves: Curves) -> bytes:
                 drawn.setdefault(name, line)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel('epoch')
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[['top', 'right']].set_visible(False)
     shown = [name for name in names if name in drawn]

@@ -42,13 +42,13 @@ def test_grid_of_a_small_and_an_empty_subset():
 
 
 def test_table():
-    rows = [dict(name='a', x=1.234, y='1 to 2'), dict(name='long name', x=None)]
-    table = format_table(rows, [('name', 'method'), ('x', 'k-NN'), ('y', 'interval')])
-    assert table.splitlines() == [
-        'method     k-NN  interval',
-        '-------------------------',
-        'a           1.2    1 to 2',
-        'long name     -         -',
+    rows = [dict(name='a', x=1.234, y='1 to 2', z='words'), dict(name='long name', x=None)]
+    columns = [('name', 'method'), ('x', 'k-NN'), ('y', 'interval'), ('z', 'what it is')]
+    assert format_table(rows, columns).splitlines() == [
+        'method     k-NN  interval  what it is',
+        '-------------------------------------',
+        'a           1.2    1 to 2  words',
+        'long name     -         -  -',
     ]
 
 
