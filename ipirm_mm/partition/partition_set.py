@@ -120,6 +120,8 @@ class PartitionSet(BaseModule):
         self._count += 1
         self.count.fill_(self._count)
 
+    # Compiled code would be compiled anew for each number of partitions.
+    @torch.compiler.disable
     def of(self, sample_idx: Tensor) -> Tensor:
         """Subsets of the images of a batch.
 

@@ -122,18 +122,19 @@ def test_weight_of_the_penalty_grows_in_equal_steps():
 def test_a_compiled_model_trains_alike():
     """With `torch.compile`, as MMEngine's option `compile` asks for it."""
     model = build(irm_weight=2.0).double()
-    model.partitions.allocate(2, 10)
-    model.partitions.add(torch.tensor([0, 1] * 5))
+    model.partitions.allocate(6, 10)
     twin = copy.deepcopy(model)
     twin.forward = torch.compile(twin.forward, backend='aot_eager')
-    for seed in range(3):
+    for seed in range(7):
         inputs, samples = batch(seed=seed)
         for place, sample in enumerate(samples):  # other numbers in each batch
-            sample.set_metainfo(dict(sample_idx=7 * place % 8 + seed))
-        # What is compiled for the first batch serves them all, in any epoch.
-        with torch._dynamo.config.patch(error_on_recompile=seed > 0):
-            for network in (model, twin):
-                network.set_epoch(seed)
+            sample.set_metainfo(dict(sample_idx=(7 * place + seed) % 10))
+        for network in (model, twin):
+            network.set_epoch(seed)
+            if seed:
+                network.partitions.add(torch.tensor([0, 1, seed % 2, 1, 0] * 2))
+        # Without partitions, with one, with several: that serves all batches, in any epoch.
+        with torch._dynamo.config.patch(error_on_recompile=seed > 2):
             values = [network(inputs, samples, mode='loss') for network in (model, twin)]
         torch.testing.assert_close(*values)
         for value in values:
