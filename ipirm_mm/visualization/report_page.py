@@ -72,10 +72,11 @@ def format_table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> str:
     cells = [[heading for _, heading in columns]]
     cells += [[_cell(row.get(key)) for key, _ in columns] for row in rows]
     widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
+    words = _words(rows, columns)
     lines = [
         '  '.join(
-            cell.ljust(width) if words else cell.rjust(width)
-            for cell, width, words in zip(line, widths, _words(rows, columns))
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(line, widths, words)
         )
         for line in cells
     ]
@@ -84,7 +85,7 @@ def format_table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> str:
 
 
 def _html_table(table: Table) -> str:
-    styles = [' class="words"' if words else '' for words in _words(table.rows, table.columns)]
+    styles = [' class="words"' if left else '' for left in _words(table.rows, table.columns)]
     heads = ''.join(
         f'<th scope="col"{style}>{html.escape(heading)}</th>'
         for style, (_, heading) in zip(styles, table.columns)
