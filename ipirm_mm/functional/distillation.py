@@ -372,18 +372,14 @@ def _random_bits(sample_idx: Tensor, step: Tensor, seed: int, count: int) -> Ten
     The rounds are those that finish MurmurHash3 (public domain), which let each bit of the input
     change each bit of the output with probability one half.
     """
-    key = _mix(torch.as_tensor(step, device=sample_idx.device) + _mix_int(seed))
+    key = _mix(torch.as_tensor(step, device=sample_idx.device) + _mix(seed))
     key = _mix(key + sample_idx)
     columns = torch.arange(count, device=sample_idx.device) * 0x9E3779B9
     return _mix(key[:, None] ^ _mix(columns & _MASK_32))
 
 
-def _mix_int(value: int) -> int:
-    return int(_mix(torch.tensor(value)))
-
-
-def _mix(x: Tensor) -> Tensor:
-    """Mix 32 bits, held in int64."""
+def _mix(x: Any) -> Any:
+    """Mix 32 bits, of a number or held in int64."""
     x = x & _MASK_32
     x = (x ^ (x >> 16)) * 0x85EBCA6B & _MASK_32
     x = (x ^ (x >> 13)) * 0xC2B2AE35 & _MASK_32
