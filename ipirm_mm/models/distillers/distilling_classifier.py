@@ -61,6 +61,9 @@ class DistillingClassifier(ImageClassifier):
         UserError: If options are out of range, or student and teacher cannot be compared.
     """
 
+    # What is left of it for inference, see ipirm_mm.models.utils.plain_classifier.
+    student_parts = ('backbone', 'neck', 'head', 'data_preprocessor')
+
     def __init__(
         self,
         backbone: dict,

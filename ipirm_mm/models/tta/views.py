@@ -1,4 +1,4 @@
-"""Test pipelines of several views, and the classifier that they are for."""
+"""Test pipelines of several views."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ import os
 from typing import Any
 
 from mmcv.transforms import BaseTransform, Compose
-from mmengine.config import Config, ConfigDict
-from mmpretrain.models import BaseClassifier
-from mmpretrain.registry import MODELS, TRANSFORMS
+from mmengine.config import Config
+from mmpretrain.registry import TRANSFORMS
 
 from ipirm_mm.errors import UserError
 
-from ..distillers import DistillingClassifier
+from ..utils import plain_classifier as plain_classifier
 
 # How many views each choice has.
 CROPS = dict(center=1, flip=2, five=5, ten=10)
 _TRANSFORMS = dict(flip='HorizontalFlip', five='FiveCrop', ten='TenCrop')
 # Options of a member of an ensemble that are arguments of `tta_pipeline`.
 _MEMBER_OPTIONS = ('crops', 'crop_size', 'resize')
-# What a student is in a DistillingClassifier.
-STUDENT_PARTS = ('backbone', 'neck', 'head', 'data_preprocessor')
 
 
 def tta_pipeline(
@@ -81,39 +78,6 @@ def _kind(step: dict) -> str:
     """Name of a transform, without a scope such as ``mmpretrain.``."""
     kind = step['type']
     return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__
-
-
-def plain_classifier(config: Config) -> ConfigDict:
-    """Config of the classifier alone, a copy, without what training adds to it.
-
-    Args:
-        config: A config whose ``model`` is a classifier; of a ``DistillingClassifier`` the student
-            is what remains.
-
-    Returns:
-        A model config, with its data preprocessor and without initial weights.
-
-    Raises:
-        UserError: If the config has no classifier.
-    """
-    kind = config.get('model', {}).get('type')
-    network = MODELS.get(kind) if isinstance(kind, str) else None
-    if network is None or not issubclass(network, BaseClassifier):
-        raise UserError(
-            f'{config.filename} has no classifier: its model.type is {kind}; give the config of a '
-            'student or a fine-tuned classifier'
-        )
-    model = copy.deepcopy(config.model)
-    if issubclass(network, DistillingClassifier):
-        parts = {name: model[name] for name in STUDENT_PARTS if model.get(name) is not None}
-        model = ConfigDict(type='ImageClassifier', **parts)
-    model.pop('train_cfg', None)  # batch augmentations
-    for part in (model, model.get('backbone') or {}):  # weights follow from a checkpoint
-        part.pop('init_cfg', None)
-        part.pop('pretrained', None)
-    if config.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', copy.deepcopy(config.data_preprocessor))
-    return model
 
 
 def member_config(member: dict[str, Any]) -> Config:
