@@ -88,6 +88,7 @@ def main() -> None:
         raise UserError('--out-item needs --out, the file to write to')
     cfg = cli.load_config(args.config)
     if args.val:
+        cli.merge_options(cfg, args.cfg_options)  # first, for those of val_dataloader to be used
         for part in ('dataloader', 'evaluator', 'cfg'):
             if cfg.get(f'val_{part}') is None:
                 raise UserError(f'--val needs val_{part}, which {args.config} does not have')

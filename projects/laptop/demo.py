@@ -89,8 +89,8 @@ NOTES = (
     'independent of the class in both.',
     'probe: linear classifier on the frozen features, fitted to 50 images per class with colours '
     'independent of the class.',
-    'probe, colour shifted: the same, but fitted to images of which 90 % have a colour that follows '
-    'the class, and tested on images whose colour does not.',
+    'probe, colour shifted: the same, but fitted to images of which 90 % have a colour that '
+    'follows the class, and tested on images whose colour does not.',
     'colour read out: accuracy of a linear classifier of the ten colours; chance is 10. The '
     'lower, the more invariant to colour the encoder is.',
     f'Each figure is the mean over {NUM_DRAWS} draws of the colours, for one seed of the '

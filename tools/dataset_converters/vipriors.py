@@ -81,7 +81,8 @@ def from_lists(imagenet: Path, folder: Path) -> list[tuple[Path, str]]:
         if missing:
             raise UserError(
                 f'{len(missing)} of {len(entries)} images of {folder}/{split}.txt are not in '
-                f'{imagenet}, the first is {missing[0]}: give the folder that paths are relative to'
+                f'{imagenet}, the first is {missing[0]}: give the folder that paths '
+                'are relative to'
             )
         for path, label in entries:
             if label is None:
