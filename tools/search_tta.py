@@ -1,4 +1,4 @@
-"""Search the best test-time augmentation of a classifier: crops, sizes and merging policies.
+"""Search for the best test-time augmentation of a classifier: crops, sizes and policies.
 
     python tools/search_tta.py CONFIG CHECKPOINT [--resize 256 288 ...] [--crop-size 224 256 ...]
 

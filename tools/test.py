@@ -50,8 +50,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--show-dir', help='folder to save pictures of predictions in')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--interval', type=int, default=1, help='samples per picture (default: 1)')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds per window')
+    parser.add_argument(
+        '--interval', type=int, default=1, help='images per saved or shown picture (default: 1)'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that each window stays open'
+    )
     parser.add_argument(
         '--tta',
         action='store_true',

@@ -1,7 +1,9 @@
 """Train a model. Takes the flags of MMPretrain's tools/train.py, and also runs without a GPU.
 
-python tools/train.py CONFIG [--work-dir DIR] [--resume [CHECKPOINT]]
-                      [--cfg-options key=value ...]
+    python tools/train.py CONFIG [--work-dir DIR] [--resume [CHECKPOINT]]
+                          [--cfg-options key=value ...]
+
+Exit status 1 and one sentence on standard error report a mistake in a config or a file.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ METHODS = (
     ('random partition', 'random_partition', 'control: 20 random subsets, the same penalty'),
     ('IP-IRM, report', 'ipirm_simclr_report', 'K = 2, Eq. 3, weight 0.2, every 5 epochs'),
     ('IP-IRM, ours', 'ipirm_simclr', '20 subsets by k-means after 5 epochs, weight 2'),
-    ('true colour', 'true_factor', 'upper bound: the partition by the hidden factor itself'),
+    ('true colour', 'true_factor', 'reference: the partition by the hidden factor itself'),
 )
 # Stage II: name of the row, config, description.
 STUDENTS = (

@@ -27,7 +27,7 @@ from ipirm_mm.utils import ProgressBar
 DRAWN = (
     'Drawn with seed {seed} from {source}: {per_class} images of each of {classes} classes in '
     'each split.\n'
-    'This has the size of the VIPriors data, but it is not that data: accuracies cannot be\n'
+    'This has the size of the VIPriors challenge, but it is not its data: accuracies cannot be\n'
     'compared with those of the challenge or of the report.\n'
 )
 LISTED = 'The images in {source} that the lists in {lists} name.\n'
