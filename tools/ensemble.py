@@ -21,6 +21,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,8 @@ from ipirm_mm.utils import atomic_write
 from ipirm_mm.visualization import format_table
 
 TEST_TOOL = Path(__file__).with_name('test.py')
+# The colon of CONFIG:CHECKPOINT, not those of a config's name, ipirm_mm::...
+MEMBER = re.compile(r'(?<!:):(?!:)')
 
 
 def parse_args() -> argparse.Namespace:
@@ -117,15 +120,16 @@ def read(member: str, number: int, split: str, args: argparse.Namespace) -> Pred
         split: ``'test'`` or ``'val'``.
         args: Arguments of the command.
     """
-    config, colon, checkpoint = member.partition(':')
-    if not colon or member.endswith('.pkl'):
+    config, *checkpoint = MEMBER.split(member, maxsplit=1)
+    if not checkpoint or member.endswith('.pkl'):
         if member.endswith('.py'):
             raise UserError(f'{member} is a config: give its checkpoint too, {member}:CHECKPOINT')
         print(f'reading {member}', flush=True)  # half a minute for 50,000 images of 1,000 classes
         return load_predictions(member)
-    path = args.work_dir / f'{Path(config).stem}_{number}_{split}.pkl'
-    command = [sys.executable, str(TEST_TOOL), config, checkpoint, '--out', str(path)]
-    command += ['--work-dir', str(args.work_dir / Path(config).stem)]
+    name = Path(config.rpartition('::')[2]).stem
+    path = args.work_dir / f'{name}_{number}_{split}.pkl'
+    command = [sys.executable, str(TEST_TOOL), config, *checkpoint, '--out', str(path)]
+    command += ['--work-dir', str(args.work_dir / name)]
     for option, value in (
         ('--tta-crops', args.tta_crops),
         ('--tta-policy', args.tta_policy),

@@ -100,7 +100,7 @@ def main() -> None:
     buffer = io.BytesIO()
     torch.save(published, buffer)
     data = buffer.getvalue()
-    stem = f'{Path(args.config).stem}-{hashlib.sha256(data).hexdigest()[:8]}'
+    stem = f'{Path(config.filename).stem}-{hashlib.sha256(data).hexdigest()[:8]}'
     atomic_write(args.out / f'{stem}.pth', data)
     atomic_write(args.out / f'{stem}.py', plain.pretty_text)
     count = sum(value.numel() for key, value in state.items() if 'num_batches' not in key)

@@ -134,7 +134,7 @@ def cache_file(cfg: Config, args: argparse.Namespace) -> Path:
     content = f'{cfg.model} {cfg.get("data_preprocessor")} {cfg.val_dataloader.dataset}'
     content += f' {os.path.abspath(args.checkpoint)} {stat.st_size} {stat.st_mtime_ns}'
     digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-    return args.work_dir / f'{Path(args.config).stem}-{digest}.npz'
+    return args.work_dir / f'{Path(cfg.filename).stem}-{digest}.npz'
 
 
 def evaluate(
