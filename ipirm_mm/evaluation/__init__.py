@@ -1,7 +1,7 @@
 """k-NN, linear probe and the features they work on; predictions, and ensembles of them."""
 
 from .ensembles import disagreement, fit_weights
-from .features import extract_features, pool_last, pooled_feature
+from .features import extract_features
 from .knn import knn_accuracy, knn_predict
 from .knn_metric import KNNAccuracy
 from .linear_probe import LinearProbe, bootstrap_interval
@@ -34,8 +34,6 @@ __all__ = [
     'knn_accuracy',
     'knn_predict',
     'load_predictions',
-    'pool_last',
-    'pooled_feature',
     'save_predictions',
     'save_submission',
     'write_whole',

@@ -11,6 +11,8 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ipirm_mm.models.utils import pooled_feature
+
 from .progress import ProgressBar
 
 
@@ -78,19 +80,6 @@ def extract_features(
         if known[key]:
             result[key] = _gather(torch.tensor(known[key], device=device))[order]
     return result
-
-
-def pooled_feature(model: Any, images: Tensor) -> Tensor:
-    """The backbone's last feature, pooled over positions: ``(B, C, H, W)`` to ``(B, D)``."""
-    return pool_last(model.extract_feat(images))
-
-
-def pool_last(features: Any) -> Tensor:
-    """The last of a network's features, pooled over positions: ``(B, D)``."""
-    feature = features[-1] if isinstance(features, (list, tuple)) else features
-    if isinstance(feature, (list, tuple)):  # a transformer's patches and class token
-        feature = feature[-1]
-    return feature.flatten(2).mean(2) if feature.ndim > 2 else feature
 
 
 def _gather(rows: Tensor) -> Tensor:

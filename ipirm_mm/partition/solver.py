@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.functional.contrastive import PENALTIES, at_least_float32
+from ipirm_mm.functional._common import PENALTIES, at_least_float32
 from ipirm_mm.functional.information import normalized_mutual_information
 from ipirm_mm.functional.partition import (
     BALANCES,

@@ -1,4 +1,4 @@
-"""An ensemble as a model, for one-command inference."""
+"""An ensemble as a model, for inference by one command."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from ipirm_mm.datasets.transforms import member_config
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import merge_scores
 from ipirm_mm.functional.scores import POLICIES
 
-from ..weights import load_weights
-from .score_merging_tta import ScoreMergingTTA
-from .views import CROPS, member_config, plain_classifier
+from ..tta import CROPS, ScoreMergingTTA
+from ..utils import load_weights, plain_classifier
 
 
 @MODELS.register_module()
 class EnsembleClassifier(BaseModel):
     """Merge the probabilities of several trained classifiers (report Section 4.2, Table 2).
 
-    Each member sees images of its own resolution, and its own test-time augmentation, from
-    :class:`~ipirm_mm.models.tta.MemberViews`. There is nothing to train.
+    :class:`~ipirm_mm.datasets.MemberViews` gives each member images of its own resolution, with
+    its own test-time augmentation. There is nothing to train.
 
     .. code-block:: python
 
@@ -38,18 +38,18 @@ class EnsembleClassifier(BaseModel):
         model = dict(type='EnsembleClassifier', members=members, policy='tsharpen')
 
     Args:
-        members: For each member a dict with ``config`` and ``checkpoint``, paths, and optionally
+        members: One dict per member with the paths ``config`` and ``checkpoint``, and optionally
             its test-time augmentation: ``crops`` (``'center'``, ``'flip'``, ``'five'`` or
             ``'ten'``), ``crop_size``, ``resize`` and ``policy`` (``'mean'``, ``'gmean'`` or
             ``'tsharpen'``).
-        policy: How members are merged, see :func:`~ipirm_mm.functional.merge_scores`. Defaults to
-            ``'mean'``.
+        policy: How to merge the members: ``'mean'``, ``'gmean'``, ``'tsharpen'`` or
+            ``'weighted'``, see :func:`~ipirm_mm.functional.merge_scores`. Defaults to ``'mean'``.
         weights: Weight of each member for ``policy='weighted'``: numbers, or the file that
             ``tools/ensemble.py --save-weights`` wrote. Defaults to None.
-        data_preprocessor: For the interface of MMEngine; each member has its own.
+        data_preprocessor: Not used; MMEngine passes it, and each member has its own.
 
     Raises:
-        UserError: If an option is out of range, a file is missing, or members differ in their
+        UserError: If an option is out of range, a file is missing, or members have different
             classes.
     """
 
@@ -90,18 +90,24 @@ class EnsembleClassifier(BaseModel):
                     'member of the ensemble: train it by tools/train.py, or name another'
                 )
             network = MODELS.build(plain_classifier(config))
-            # What BatchNorm does in eval mode needs no other rank.
+            # In eval mode batch normalization needs no other rank.
             network = revert_sync_batchnorm(network)
             load_weights(network, member['checkpoint'], prefix='', strict=True)
             self.members.append(ScoreMergingTTA(network, policy=member.get('policy', 'mean')))
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'predict') -> Any:
-        """Predict; there is no other mode.
+        """Predict a batch; there is no other mode.
 
         Args:
-            inputs: For each view of each member a batch of images, not normalised.
-            data_samples: Samples of the images, alike.
-            mode: ``'predict'``.
+            inputs: One batch of images per view of each member, not normalized.
+            data_samples: One list of samples per view of each member.
+            mode: ``'predict'``, the default.
+
+        Returns:
+            One sample per image, see :meth:`test_step`.
+
+        Raises:
+            UserError: If the mode is another.
         """
         if mode != 'predict':
             raise UserError(
@@ -114,17 +120,20 @@ class EnsembleClassifier(BaseModel):
         """Predict a batch.
 
         Args:
-            data: ``inputs`` and ``data_samples``, each a list over the views of all members, as
-                :class:`~ipirm_mm.models.tta.MemberViews` makes them.
+            data: ``inputs`` and ``data_samples``, each a list over the views of all members, from
+                :class:`~ipirm_mm.datasets.MemberViews`.
 
         Returns:
-            One sample an image, with the merged ``pred_score`` and its ``pred_label``.
+            One sample per image, with the merged ``pred_score`` and its ``pred_label``.
+
+        Raises:
+            UserError: If the number of views is wrong, or members have different classes.
         """
         if len(data['inputs']) != sum(self.views):
             raise UserError(
                 f'the ensemble needs {sum(self.views)} views of each image, but gets '
-                f'{len(data["inputs"])}: give the same members to MemberViews in the test '
-                'pipeline and to EnsembleClassifier'
+                f'{len(data["inputs"])}: give MemberViews in the test pipeline and '
+                'EnsembleClassifier the same members'
             )
         predictions, begin = [], 0
         for member, count in zip(self.members, self.views):
@@ -141,18 +150,37 @@ class EnsembleClassifier(BaseModel):
     val_step = test_step
 
     def merge(self, scores: list[Tensor]) -> Tensor:
-        """Merge the probabilities of the members, each ``(N, C)``; returns ``(N, C)``."""
+        """Merge the probabilities of the members.
+
+        Args:
+            scores: Probabilities of each member, ``(N, C)`` each.
+
+        Returns:
+            ``(N, C)``, rows sum to 1.
+
+        Raises:
+            UserError: If the members have different numbers of classes.
+        """
         classes = [score.shape[1] for score in scores]
         if len(set(classes)) > 1:
-            raise UserError(f'the members of the ensemble are of {classes} classes')
+            raise UserError(
+                f'the members of the ensemble have {classes} classes: members must have the same '
+                'classes'
+            )
         return merge_scores(torch.stack(scores), self.policy, self.weights)
 
 
 def load_member_weights(path: str) -> list[float]:
     """Read the weights that ``tools/ensemble.py --save-weights`` wrote.
 
+    Args:
+        path: The file.
+
+    Returns:
+        Weight of each member.
+
     Raises:
-        UserError: If the file is missing, or holds no weights.
+        UserError: If the file is missing, or has no valid weights.
     """
     remedy = 'make it by tools/ensemble.py ... --fit ... --save-weights FILE.json'
     try:

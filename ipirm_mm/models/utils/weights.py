@@ -1,4 +1,4 @@
-"""Loading weights so that keys that do not match cannot go unnoticed."""
+"""Load weights, and count the keys, so that a mismatch cannot go unnoticed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
 
-# Where an encoder lies in a checkpoint, in the order of trying: alone, in a classifier or
-# algorithm, under DDP, in the repositories of MoCo and SimSiam.
+# Prefixes of an encoder's keys in a checkpoint, in the order in which they are tried: alone, in a
+# classifier or algorithm, under DDP, in the repositories of MoCo and SimSiam.
 PREFIXES = ('', 'backbone.', 'module.', 'module.backbone.', 'encoder_q.', 'module.encoder.')
 
 
 class LoadedWeights(NamedTuple):
-    """What came of loading a checkpoint.
+    """Number of keys that :func:`load_weights` loaded and did not load.
 
     Attributes:
         loaded: Number of the module's keys that were loaded.
-        missing: Keys of the module that the checkpoint does not have, or in another shape.
-        left_over: Number of keys of the checkpoint that the module does not have.
+        missing: Keys of the module that the checkpoint lacks, or has in another shape.
+        left_over: Number of keys of the checkpoint that the module lacks.
     """
 
     loaded: int
@@ -37,25 +37,24 @@ class LoadedWeights(NamedTuple):
 def load_weights(
     module: nn.Module, path: str, prefix: str | None = None, strict: bool = False
 ) -> LoadedWeights:
-    """Load a checkpoint into a module, count the keys, and say so in the log.
+    """Load a checkpoint into a module, count the keys, and log the counts.
 
     Args:
         module: The module, changed in place.
         path: Path or address of the checkpoint.
-        prefix: What the module's keys begin with in the checkpoint, such as ``'backbone.'``.
-            Defaults to None: the one of :data:`PREFIXES` that fits most keys.
-        strict: Whether every key of the module has to be there. Defaults to False.
+        prefix: Prefix of the module's keys in the checkpoint, such as ``'backbone.'``. Defaults to
+            None: the one of :data:`PREFIXES` that fits most keys.
+        strict: Whether the checkpoint must have every key of the module. Defaults to False.
 
     Returns:
         The counts.
 
     Raises:
-        UserError: If no key fits, or with ``strict`` one does not; it names some of both sides.
+        UserError: If no path is given, no key fits, or, with ``strict``, a key does not fit. The
+            message names keys of both sides.
     """
     if not path:
-        raise UserError(
-            f'{type(module).__name__} is to be loaded, but its checkpoint is not given'
-        )
+        raise UserError(f'there is no checkpoint for {type(module).__name__}: give its path')
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     own = module.state_dict()
@@ -66,7 +65,7 @@ def load_weights(
     if prefix is None:
         prefix = max(PREFIXES, key=lambda candidate: len(fitting(candidate)))
     present = fitting(prefix)
-    # Hooks of a module may fit another shape, as that of a position embedding, while it loads.
+    # A module's own hooks may convert another shape while it loads, such as a position embedding.
     other_shape = {
         key: own[key].clone() for key in present if state[prefix + key].shape != own[key].shape
     }
@@ -75,8 +74,8 @@ def load_weights(
         load_state_dict(module, part, strict=False, logger='silent')
     now = module.state_dict()
     lost = {key for key, value in other_shape.items() if value.equal(now[key])}
-    # Old checkpoints have no counter of batches, and nothing depends on it.
     loaded = [key for key in present if key not in lost]
+    # Old checkpoints have no counter of batches, and nothing depends on it.
     missing = [
         key for key in own if key not in set(loaded) and not key.endswith('num_batches_tracked')
     ]
@@ -107,27 +106,31 @@ def load_weights(
 
 @WEIGHT_INITIALIZERS.register_module(name='Pretrained')
 class CheckedPretrained(PretrainedInit):
-    """MMEngine's ``Pretrained``, which counts what it loads and refuses a file that fits nothing.
+    """MMEngine's ``Pretrained``, which counts the keys and refuses a file of which none fits.
 
-    Fault: the original warns where keys do not match, so that a linear probe or a distillation
-    of an encoder that was never loaded trains to the end (mmselfsup issues 330, 690, 724). Takes
-    the place of ``init_cfg=dict(type='Pretrained', ...)`` in MMPretrain's scope.
+    Fault bridged: the original only warns if keys do not match. A linear probe or a distillation
+    then trains to the end on an encoder that was never loaded (mmselfsup issues 330, 690, 724).
+    This class replaces ``init_cfg=dict(type='Pretrained', ...)`` in MMPretrain's scope.
 
     Args:
         checkpoint: Path or address of the checkpoint.
-        prefix: What the module's keys begin with in it. Defaults to None, which finds out.
-        map_location: For the interface of the original; it is loaded on the processor.
+        prefix: Prefix of the module's keys in the checkpoint. Defaults to None: it is found.
+        map_location: Not used; the file is loaded on the processor. MMEngine passes it.
 
     Raises:
-        UserError: When it is called, if there is no such file, or no key fits.
+        UserError: When called, if there is no such file, or no key fits.
     """
 
     def __call__(self, module: nn.Module) -> None:
-        """Load the weights into a module."""
+        """Load the weights into a module.
+
+        Args:
+            module: The module, changed in place.
+        """
         path = self.checkpoint
         if '://' not in path and not os.path.isfile(path):
             raise UserError(
-                f'there is no checkpoint {path} to begin {type(module).__name__} with: train the '
+                f'there is no checkpoint {path} to start {type(module).__name__} from: train the '
                 f'config {Path(path).parent.name or path} first, by tools/train.py, or give '
                 'another by --cfg-options model.backbone.init_cfg.checkpoint=...'
             )

@@ -1,4 +1,4 @@
-"""Stage II: a classifier that learns from a teacher as well."""
+"""Stage II: a classifier that also learns from a teacher."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import pool_last
 from ipirm_mm.functional import mean_teacher_logits
 
-from ..sample_indices import sample_indices
-from .distillation_losses import DistillationLoss, Responses
-from .taps import OutputTap, PreActivationTap, find_stages, recording
-from .teacher import Beside, FrozenTeacher, respond
+from ..distillation import (
+    DetachedModules,
+    DistillationLoss,
+    FrozenTeacher,
+    StudentRecorder,
+    collect_outputs,
+    find_stages,
+)
+from ..utils import sample_indices
 
-# Side of the images of the dry run from which shapes are taken; widths do not depend on it.
+# Height and width of the image in the dry run, which gives the widths of the features.
 _DRY_RUN = 64
 
 
@@ -30,9 +34,9 @@ class DistillingClassifier(ImageClassifier):
 
     .. math:: L = \alpha L_{ce} + \sum_d \beta_d L_d
 
-    The student is the classifier itself, under the usual names, so that its checkpoint is one of
-    a plain ``ImageClassifier`` with what training added besides (``distill_losses.*``). Teachers
-    hang beside the module tree: they are in no checkpoint, optimiser, DDP bucket or EMA.
+    The student is this classifier itself, under the usual names. So its checkpoint is that of a
+    plain ``ImageClassifier``, plus what training needs (``distill_losses.*``). Teachers are
+    outside the module tree: they are in no checkpoint, optimizer, DDP bucket or EMA.
 
     .. code-block:: python
 
@@ -46,20 +50,23 @@ class DistillingClassifier(ImageClassifier):
 
     Args:
         backbone: As in ``ImageClassifier``.
-        neck: As there.
-        head: As there.
-        teacher: Arguments of :class:`FrozenTeacher`: ``model``, ``checkpoint``,
-            ``batch_statistics``; or a list of them, of which the mean of their probabilities is
-            the target.
-        distill_losses: Config of a distillation loss, or a list of them.
+        neck: As in ``ImageClassifier``.
+        head: As in ``ImageClassifier``; required.
+        teacher: Arguments of :class:`~ipirm_mm.models.distillation.FrozenTeacher`: ``model``,
+            ``checkpoint`` and ``batch_statistics``. Or a list of them, one per teacher.
+        distill_losses: Config of a distillation loss, or a list of configs.
         ce_weight: Weight alpha of the head's own loss. Defaults to 1.
-        predict_teacher: Whether to predict with the teacher as well in ``val`` and ``test``, for
+        predict_teacher: Whether to predict with the teacher too in ``val`` and ``test``, for
             ``TeacherAccuracy``. Defaults to False.
         **kwargs: Other arguments of ``ImageClassifier``.
 
     Raises:
-        UserError: If options are out of range, or student and teacher cannot be compared.
+        UserError: If an option is missing or out of range, or student and teacher cannot be
+            compared.
     """
+
+    # The parts that remain of the student once training is over.
+    student_parts = ('backbone', 'neck', 'head', 'data_preprocessor')
 
     def __init__(
         self,
@@ -81,22 +88,25 @@ class DistillingClassifier(ImageClassifier):
         if head is None:
             raise UserError('DistillingClassifier.head is missing: the student is a classifier')
         if ce_weight < 0:
-            raise UserError(f'DistillingClassifier.ce_weight must not be negative: {ce_weight}')
+            raise UserError(
+                f'DistillingClassifier.ce_weight must not be negative, but is {ce_weight}'
+            )
         self.ce_weight = ce_weight
         self.predict_teacher = predict_teacher
-        self.beside = Beside(
+        self.beside = DetachedModules(
             [
                 FrozenTeacher(**options, student_preprocessor=self.data_preprocessor)
                 for options in teachers
             ]
         )
         self.distill_losses = nn.ModuleList(MODELS.build(loss) for loss in losses)
-        self._logits = OutputTap(self.head)
-        self._taps: list[PreActivationTap] = []
-        if any(loss.reads_stages for loss in self._losses()):
-            self._taps = [PreActivationTap(stage) for stage in find_stages(self.backbone)]
+        reads_stages = any(loss.reads_stages for loss in self._losses())
+        self._recorder = StudentRecorder(
+            self.head, find_stages(self.backbone) if reads_stages else []
+        )
+        if reads_stages:
             for frozen in self.beside:
-                frozen.tap_stages()
+                frozen.record_stages()
         self._dry_run()
         mixes = getattr(self.data_preprocessor, 'batch_augments', None) is not None
         for loss in self._losses():
@@ -111,11 +121,11 @@ class DistillingClassifier(ImageClassifier):
 
     @torch.no_grad()
     def _dry_run(self) -> None:
-        """Let student and teachers see an image, to build the losses by the shapes."""
+        """Run student and teachers on one image, and build the losses for the shapes."""
         modes = [(module, module.training) for module in self.modules()]
         image = torch.zeros(1, 3, _DRY_RUN, _DRY_RUN)
         self.eval()
-        student = respond(self, image, self._taps)
+        student = collect_outputs(self, image, self._recorder.stages)
         teachers = [frozen(image, training=False) for frozen in self.beside]
         for loss in self._losses():
             loss.build(student, teachers)
@@ -123,7 +133,7 @@ class DistillingClassifier(ImageClassifier):
             module.training = mode
 
     def init_weights(self) -> None:
-        """Initialise the student, and load the teachers, so that what is missing shows early."""
+        """Initialize the student, and load the teachers, so that a missing file shows early."""
         super().init_weights()
         self._load_teachers()
 
@@ -135,26 +145,24 @@ class DistillingClassifier(ImageClassifier):
                         loss.teacher_loaded(frozen.network)
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
-        """Losses of a batch.
+        """Compute the losses of a batch (report Eq. 5).
 
         Args:
             inputs: Images, ``(N, C, H, W)``.
-            data_samples: Their samples, with labels; for CRD with ``sample_idx``.
+            data_samples: Samples of the images, with labels; for CRD with ``sample_idx``.
 
         Returns:
-            The head's losses, weighted, as ``loss_ce``; each distillation loss, weighted; and what
-            else the head reports.
+            ``loss_ce``, the head's own loss, and each distillation loss, all multiplied by their
+            weights; and other values that the head logs.
         """
         self._load_teachers()
-        # First, so that their activations are gone before the student's are kept.
+        # Teachers run first, so that their activations are freed before the student's are kept.
         teachers = [frozen(inputs) for frozen in self.beside]
-        with recording([self._logits, *self._taps]):
+        with self._recorder.recording():
             features = self.extract_feat(inputs)
             losses = self.head.loss(features, data_samples)
-        student = Responses(
-            self._logits.take(), pool_last(features), [tap.take() for tap in self._taps]
-        )
-        # Named after what it is: MMEngine logs the sum of all as `loss`.
+        student = self._recorder.take(features)
+        # MMEngine logs the sum of all losses as `loss`.
         losses['loss_ce'] = losses.pop('loss')
         for name, value in losses.items():
             if 'loss' in name:
@@ -172,25 +180,29 @@ class DistillingClassifier(ImageClassifier):
     def predict(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs: Any
     ) -> list[DataSample]:
-        """Predictions of the student.
+        """Predict with the student.
 
         Args:
             inputs: Images, ``(N, C, H, W)``.
-            data_samples: Their samples. Defaults to None, which makes new ones.
-            **kwargs: For the head.
+            data_samples: Samples of the images. Defaults to None: new samples are made.
+            **kwargs: Arguments of the head's ``predict``.
 
         Returns:
-            The samples, as of ``ImageClassifier``; with ``predict_teacher`` also
-            ``teacher_score``, the probabilities by the teachers, ``(C,)``.
+            The samples, as ``ImageClassifier`` returns them. With ``predict_teacher`` they also
+            have ``teacher_score``, the mean probabilities of the teachers, ``(C,)``.
+
+        Raises:
+            UserError: If ``predict_teacher`` is on and a teacher has no classifier.
         """
         samples = super().predict(inputs, data_samples, **kwargs)
         if self.predict_teacher:
             self._load_teachers()
-            responses = [frozen(inputs, training=False) for frozen in self.beside]
-            logits = [response.logits for response in responses if response.logits is not None]
-            if len(logits) < len(responses):
+            outputs = [frozen(inputs, training=False) for frozen in self.beside]
+            logits = [output.logits for output in outputs if output.logits is not None]
+            if len(logits) < len(outputs):
                 raise UserError(
-                    'predict_teacher is on, but a teacher is an encoder without a classifier'
+                    'model.predict_teacher is True, but a teacher is an encoder without a '
+                    'classifier: set it to False, or use a fine-tuned teacher'
                 )
             for sample, score in zip(samples, mean_teacher_logits(logits).softmax(1)):
                 sample.set_field(score, 'teacher_score', dtype=Tensor)

@@ -1,4 +1,4 @@
-"""A teacher: a frozen network that hangs beside the student's module tree."""
+"""A teacher: a frozen network outside the student's module tree."""
 
 from __future__ import annotations
 
@@ -9,51 +9,32 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
-from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import pool_last, pooled_feature
 
-from ..weights import load_weights
-from .distillation_losses import Responses
-from .taps import PreActivationTap, find_stages, recording
-
-
-def respond(network: nn.Module, inputs: Tensor, taps: list[PreActivationTap]) -> Responses:
-    """Responses of a network to a batch.
-
-    Args:
-        network: A classifier or a self-supervised algorithm.
-        inputs: Images, ``(N, C, H, W)``.
-        taps: Taps of its stages; may be none.
-    """
-    with recording(taps):
-        if isinstance(network, ImageClassifier):
-            features = network.extract_feat(inputs)
-            logits = network.head(features) if network.with_head else None
-            feature = pool_last(features)
-        else:
-            logits, feature = None, pooled_feature(network, inputs)
-    return Responses(logits, feature, [tap.take() for tap in taps])
+from ..utils import load_weights
+from .outputs import NetworkOutputs, collect_outputs
+from .recorders import PreActivationRecorder, find_stages
 
 
 class FrozenTeacher(nn.Module):
-    """A network whose weights are loaded and left alone.
+    """A network whose weights are loaded and never change (report Section 3.2).
 
-    It stays in ``eval`` mode, so that dropout and stochastic depth are off.
+    It stays in ``eval`` mode, so dropout and stochastic depth are off.
 
     Args:
-        model: Config of the network, or the path of a config file that has one: a classifier, or
-            a self-supervised algorithm for the losses that need no classes.
-        checkpoint: Path or address of its checkpoint. It is read when training begins, or at
+        model: Config of the network, or path of a config file that has one: a classifier, or a
+            self-supervised algorithm for losses that need no classes.
+        checkpoint: Path or address of its checkpoint. It is read when training begins, or at the
             first use.
-        batch_statistics: Whether its batch normalisation uses the batch's statistics in training
-            (as OFD's authors do), which never changes the stored ones. Defaults to False.
-        student_preprocessor: The student's data preprocessor. Where the teacher's config has
-            another normalisation, images are brought to that.
+        batch_statistics: Whether its batch normalization uses the statistics of the batch in
+            training, as the code of Heo et al. does. The stored statistics never change. Defaults
+            to False.
+        student_preprocessor: The student's data preprocessor. If the teacher's config has another
+            normalization, images are converted to it. Defaults to None: images are not converted.
 
     Raises:
         UserError: If the config file does not exist or has no model.
@@ -75,34 +56,43 @@ class FrozenTeacher(nn.Module):
         self.batch_statistics = batch_statistics
         config = _model_config(model)
         preprocessor = config.pop('data_preprocessor', None)
-        # What follows from weights is loaded below, and would be loaded twice.
+        # The checkpoint is loaded later; weights named by the config would be loaded for nothing.
         for part in (config, config.get('backbone') or {}):
             part.pop('init_cfg', None)
             part.pop('pretrained', None)
         self.network: nn.Module = revert_sync_batchnorm(MODELS.build(config))
         self.network.requires_grad_(False)
-        # (Some backbones' `train` returns None: nothing is chained.)
+        # Not chained: `train` and `eval` of some backbones return None.
         self.network.eval()
         self.norms = [m for m in self.network.modules() if isinstance(m, _BatchNorm)]
         for norm in self.norms if batch_statistics else ():
-            # In `training` mode it then normalises by the batch, and stores nothing.
+            # In `training` mode it then uses the statistics of the batch and stores none.
             norm.track_running_stats = False
-        self.taps: list[PreActivationTap] = []
-        scale, shift, self.flip = _renormalisation(student_preprocessor, preprocessor)
+        self.stage_recorders: list[PreActivationRecorder] = []
+        scale, shift, self.flip = _renormalization(student_preprocessor, preprocessor)
         self.register_buffer('scale', scale)
         self.register_buffer('shift', shift)
         self.same_images = not self.flip and bool((scale == 1).all() and (shift == 0).all())
 
-    def tap_stages(self) -> None:
-        """Read its stages from now on."""
-        if not self.taps:
-            self.taps = [PreActivationTap(stage) for stage in find_stages(self.network.backbone)]
-
-    def load(self) -> bool:
-        """Load its weights, if they are not; returns whether it did.
+    def record_stages(self) -> None:
+        """Collect the features of its stages from now on.
 
         Raises:
-            UserError: If the checkpoint is missing, or a key of the network is not in it.
+            UserError: If the stages of its backbone cannot be found.
+        """
+        if not self.stage_recorders:
+            self.stage_recorders = [
+                PreActivationRecorder(stage) for stage in find_stages(self.network.backbone)
+            ]
+
+    def load(self) -> bool:
+        """Load the checkpoint, unless it is loaded.
+
+        Returns:
+            Whether it was loaded now.
+
+        Raises:
+            UserError: If the checkpoint is missing, or lacks a key of the network.
         """
         if self.loaded:
             return False
@@ -121,14 +111,17 @@ class FrozenTeacher(nn.Module):
         return True
 
     @torch.no_grad()
-    def forward(self, inputs: Tensor, training: bool = True) -> Responses:
-        """Its responses to a batch that is normalised for the student.
+    def forward(self, inputs: Tensor, training: bool = True) -> NetworkOutputs:
+        """Compute its outputs for a batch that is normalized for the student.
 
         Args:
             inputs: Images, ``(N, C, H, W)``.
-            training: Whether they are for a training step. Defaults to True.
+            training: Whether this is a training step. Defaults to True.
+
+        Returns:
+            The outputs, without gradient.
         """
-        # It is not part of the tree that `model.to` moves, and may be shared by copies of it.
+        # `model.to` does not move the teacher, which is outside the module tree.
         if self.scale.device != inputs.device or self.scale.dtype != inputs.dtype:
             self.to(inputs.device, inputs.dtype)
         if not self.same_images:
@@ -137,11 +130,11 @@ class FrozenTeacher(nn.Module):
         if self.batch_statistics:
             for norm in self.norms:
                 norm.training = training
-        return respond(self.network, inputs, self.taps)
+        return collect_outputs(self.network, inputs, self.stage_recorders)
 
 
-class Beside:
-    """Holds teachers beside the module tree: not in ``state_dict``, optimiser, DDP or EMA.
+class DetachedModules:
+    """Holds teachers outside the module tree: not in ``state_dict``, optimizer, DDP or EMA.
 
     A deep copy of a student shares its teachers.
 
@@ -152,7 +145,7 @@ class Beside:
     def __init__(self, teachers: list[FrozenTeacher]) -> None:
         self.teachers = teachers
 
-    def __deepcopy__(self, memo: dict) -> Beside:
+    def __deepcopy__(self, memo: dict) -> DetachedModules:
         return self
 
     def __iter__(self) -> Any:
@@ -160,7 +153,7 @@ class Beside:
 
 
 def _model_config(model: dict | str) -> ConfigDict:
-    """The config of a network, a copy, with its data preprocessor."""
+    """Copy the config of a network, with its data preprocessor."""
     if not isinstance(model, str):
         return ConfigDict(copy.deepcopy(model))
     if not os.path.isfile(model):
@@ -174,10 +167,14 @@ def _model_config(model: dict | str) -> ConfigDict:
     return network
 
 
-def _renormalisation(
+def _renormalization(
     student: nn.Module | None, teacher: dict | None
 ) -> tuple[Tensor, Tensor, bool]:
-    """Scale and shift, ``(C, 1, 1)``, from the student's images to the teacher's; flip or not."""
+    """Find the conversion of the student's images to the teacher's.
+
+    Returns:
+        Scale and shift, ``(C, 1, 1)`` each, and whether to flip the channels first.
+    """
     unit = torch.ones(1, 1, 1), torch.zeros(1, 1, 1), False
     if teacher is None or student is None:
         return unit

@@ -1,4 +1,4 @@
-"""Which images of the training set a batch has."""
+"""Indices of a batch's images in the training set."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 
-# Compiled code would check each number of each batch, and be compiled anew for others.
+# Compiled code would check every number of every batch, and recompile for new numbers.
 @torch.compiler.disable
 def sample_indices(data_samples: Sequence[DataSample], device: torch.device) -> Tensor:
-    """Indices in the training set of a batch's images.
+    """Get the indices of a batch's images in the training set.
 
     Args:
-        data_samples: Their samples, with ``sample_idx``.
-        device: Where to put them.
+        data_samples: Samples of the images, with ``sample_idx``.
+        device: Device of the result.
 
     Returns:
         ``(N,)``, long.

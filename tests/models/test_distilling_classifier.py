@@ -17,19 +17,16 @@ from torch import nn
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import kl_divergence, ofd_distance, ofd_margin
-from ipirm_mm.models.distillers import (
+from ipirm_mm.models import DistillingClassifier
+from ipirm_mm.models.distillation import (
     CRD,
     OFD,
-    DistillingClassifier,
     LogitKL,
-    PreActivationTap,
-    Responses,
-    distillation_losses,
+    NetworkOutputs,
+    PreActivationRecorder,
     find_stages,
 )
-from ipirm_mm.models.distillers.connectors import PointwiseConv
-from ipirm_mm.models.distillers.taps import recording
-from ipirm_mm.models.weights import load_weights
+from ipirm_mm.models.distillation.recorders import Recording
 
 BACKBONES = {
     'basic': dict(type='ResNet', depth=18, stem_channels=8, base_channels=8),
@@ -103,7 +100,7 @@ def total(losses):
     return sum(value for name, value in losses.items() if 'loss' in name)
 
 
-# --- taps -------------------------------------------------------------------------------------
+# --- recorders --------------------------------------------------------------------------------
 
 
 class LastCallIsIdentity(nn.Module):
@@ -130,17 +127,17 @@ CALLS = {'bottleneck': 3, 'checkpointed': 3, 'resnext': 3, 'se': 3, 'small': 1}
 
 @pytest.mark.parametrize('name', BACKBONES)
 @pytest.mark.parametrize('training', [False, True])
-def test_taps_take_the_sum_before_the_last_activation(name, training):
+def test_recorders_take_the_sum_before_the_last_activation(name, training):
     torch.manual_seed(0)
     network = randomise(MODELS.build(BACKBONES[name]))
     network.train(training)  # (of a ResNet it returns None)
     plain = copy.deepcopy(network)
-    taps = [PreActivationTap(stage) for stage in find_stages(network)]
+    recorders = [PreActivationRecorder(stage) for stage in find_stages(network)]
     images = torch.randn(2, 3, 64, 64)
     for _ in range(2):
-        with recording(taps):
+        with Recording(recorders):
             network(images)
-        taken = [tap.take() for tap in taps]
+        taken = [recorder.take() for recorder in recorders]
         assert all(bool((value < 0).any()) for value in taken)
         plain.load_state_dict(network.state_dict())
     for place, value in enumerate(taken):
@@ -154,16 +151,16 @@ def test_taps_take_the_sum_before_the_last_activation(name, training):
 
 
 @pytest.mark.parametrize('name', ['basic', 'bottleneck', 'checkpointed', 'small'])
-def test_gradients_through_taps_and_past_them(name):
+def test_gradients_through_recorders_and_past_them(name):
     """The same as where the sum is computed by hand from a block without its last activation."""
     torch.manual_seed(0)
     network = randomise(MODELS.build(BACKBONES[name]))
     twin = copy.deepcopy(network)
-    taps = [PreActivationTap(stage) for stage in find_stages(network)]
+    recorders = [PreActivationRecorder(stage) for stage in find_stages(network)]
     images = torch.randn(2, 3, 64, 64)
-    with recording(taps):
+    with Recording(recorders):
         output = network(images)[-1]
-    values = [tap.take() for tap in taps]
+    values = [recorder.take() for recorder in recorders]
     (output.square().mean() + sum((value**3).mean() for value in values)).backward()
 
     sums = []
@@ -181,22 +178,22 @@ def test_gradients_through_taps_and_past_them(name):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5, msg=key)
 
 
-def test_taps_keep_no_graph_and_can_be_removed():
+def test_recorders_keep_no_graph_and_can_be_removed():
     network = MODELS.build(BASIC)
-    taps = [PreActivationTap(stage) for stage in find_stages(network)]
+    recorders = [PreActivationRecorder(stage) for stage in find_stages(network)]
     network(torch.randn(2, 3, 32, 32))
-    assert all(tap._value is None for tap in taps)  # not recording
-    with recording(taps):
+    assert all(recorder._value is None for recorder in recorders)  # not recording
+    with Recording(recorders):
         network(torch.randn(2, 3, 32, 32))
-    value = taps[0].take()
+    value = recorders[0].take()
     reference = weakref.ref(value)  # alive as long as anything holds it or its graph
     del value
-    for tap in taps[1:]:
-        tap.take()
+    for recorder in recorders[1:]:
+        recorder.take()
     gc.collect()
     assert reference() is None
-    for tap in taps:
-        tap.remove()
+    for recorder in recorders:
+        recorder.remove()
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()]
     assert sum(hooks) == 0
     activations = [m for m in network.modules() if isinstance(m, nn.ReLU)]
@@ -204,75 +201,26 @@ def test_taps_keep_no_graph_and_can_be_removed():
 
 
 @pytest.mark.parametrize('name', ['basic', 'bottleneck'])
-def test_taps_survive_compilation(name):
+def test_recorders_survive_compilation(name):
     torch.manual_seed(0)
     network = randomise(MODELS.build(BACKBONES[name]))
-    taps = [PreActivationTap(stage) for stage in find_stages(network)]
+    recorders = [PreActivationRecorder(stage) for stage in find_stages(network)]
     images = torch.randn(2, 3, 32, 32)
-    with recording(taps):
+    with Recording(recorders):
         network(images)
-    expected = [tap.take() for tap in taps]
+    expected = [recorder.take() for recorder in recorders]
     compiled = torch.compile(network, backend='aot_eager')
     for _ in range(2):
-        with recording(taps):
+        with Recording(recorders):
             compiled(images)
-        for tap, value in zip(taps, expected):
-            torch.testing.assert_close(tap.take(), value, rtol=1e-4, atol=1e-5)
+        for recorder, value in zip(recorders, expected):
+            torch.testing.assert_close(recorder.take(), value, rtol=1e-4, atol=1e-5)
 
 
 def test_a_backbone_that_cannot_be_read_is_named():
     network = MODELS.build(dict(type='VGG', depth=11))
-    with pytest.raises(UserError, match='of a VGG end with: it reads ResNet'):
+    with pytest.raises(UserError, match='the stages of a VGG: it reads ResNet'):
         find_stages(network)
-
-
-# --- connectors -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    'shape,width',
-    [
-        ((1, 1, 1, 1), 1),
-        ((2, 3, 5, 7), 4),
-        ((3, 16, 1, 1), 8),
-        ((4, 32, 3, 4), 16),  # fewer positions than half the channels
-        ((4, 24, 3, 4), 48),  # as many
-        ((1, 64, 2, 2), 16),
-        ((2, 4, 9, 9), 64),  # few channels forth, many back
-    ],
-)
-@pytest.mark.parametrize('layout', ['plain', 'channels last', 'strided'])
-def test_pointwise_product_is_the_convolution(shape, width, layout):
-    torch.manual_seed(0)
-    connector = PointwiseConv(shape[1], width).double()
-    maps = torch.randn(shape, dtype=torch.float64)
-    if layout == 'channels last':
-        maps = maps.contiguous(memory_format=torch.channels_last)
-    elif layout == 'strided':
-        maps = torch.randn(shape[1], shape[0], *shape[2:]).double().transpose(0, 1)
-    maps.requires_grad_()
-    ours = connector(maps)
-    theirs = F.conv2d(maps, connector.weight)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    slope = torch.randn_like(theirs)
-    if layout == 'strided':
-        slope = slope.transpose(0, 1).contiguous().transpose(0, 1)
-    inputs = maps, connector.weight
-    found = torch.autograd.grad(ours, inputs, slope)
-    for a, b in zip(found, torch.autograd.grad(theirs, inputs, slope)):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-    assert ours.is_contiguous() and found[0].is_contiguous()
-    torch.testing.assert_close(torch.autograd.grad(connector(maps), connector.weight, slope)[0], b)
-
-
-def test_a_connector_keeps_its_type_under_autocast():
-    connector = PointwiseConv(4, 3)
-    maps = torch.randn(2, 4, 2, 2, dtype=torch.bfloat16, requires_grad=True)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        out = connector(maps)
-    assert out.dtype == torch.float32
-    out.sum().backward()
-    assert maps.grad.dtype == torch.bfloat16 and connector.weight.grad.dtype == torch.float32
 
 
 # --- losses -----------------------------------------------------------------------------------
@@ -295,10 +243,11 @@ def test_loss_is_the_weighted_sum(checkpoint):
     teacher = MODELS.build(classifier())
     teacher.load_state_dict(torch.load(checkpoint, weights_only=True))
     teacher.eval()
-    taps = [
-        [PreActivationTap(s) for s in find_stages(network.backbone)] for network in (twin, teacher)
+    recorders = [
+        [PreActivationRecorder(s) for s in find_stages(network.backbone)]
+        for network in (twin, teacher)
     ]
-    with recording(taps[0] + taps[1]):
+    with Recording(recorders[0] + recorders[1]):
         feature = twin.extract_feat(inputs)
         target = teacher.extract_feat(inputs)
     logits, target_logits = twin.head(feature), teacher.head(target)
@@ -310,10 +259,10 @@ def test_loss_is_the_weighted_sum(checkpoint):
         loss_kl_2=kl_divergence(logits, target_logits),
     )
     distance = 0.0
-    for place, (student, stage) in enumerate(zip(taps[0], find_stages(teacher.backbone))):
+    for place, (student, stage) in enumerate(zip(recorders[0], find_stages(teacher.backbone))):
         connected = twin.distill_losses[2].connectors[place](student.take())
         margin = ofd_margin(stage.norm.weight, stage.norm.bias)
-        distance += ofd_distance(connected, taps[1][place].take(), margin) / 2 ** (3 - place)
+        distance += ofd_distance(connected, recorders[1][place].take(), margin) / 2 ** (3 - place)
     expected['loss_ofd'] = 2 * distance / (6 * 100)
     for name, value in expected.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-6, msg=name)
@@ -408,8 +357,8 @@ def test_several_teachers(checkpoint, tmp_path):
 def crd(images=20, **options):
     torch.manual_seed(0)
     loss = CRD(feat_dim=8, num_negatives=5, **options)
-    response = Responses(None, torch.zeros(2, 12), [])
-    loss.build(response, [Responses(None, torch.zeros(2, 16), [])])
+    response = NetworkOutputs(None, torch.zeros(2, 12), [])
+    loss.build(response, [NetworkOutputs(None, torch.zeros(2, 16), [])])
     loss.allocate(torch.arange(images) % 4)
     return loss
 
@@ -417,8 +366,8 @@ def crd(images=20, **options):
 def features(count=6, seed=0):
     generator = torch.Generator().manual_seed(seed)
     student = torch.randn(count, 12, generator=generator, requires_grad=True)
-    return Responses(None, student, []), [
-        Responses(None, torch.randn(count, 16, generator=generator), [])
+    return NetworkOutputs(None, student, []), [
+        NetworkOutputs(None, torch.randn(count, 16, generator=generator), [])
     ]
 
 
@@ -477,8 +426,8 @@ def test_crd_continues_from_a_checkpoint_and_a_copy():
 
 def test_crd_without_data_takes_over_the_size_of_a_checkpoint():
     loss = CRD(feat_dim=8, num_negatives=5)
-    response = Responses(None, torch.zeros(2, 12), [])
-    loss.build(response, [Responses(None, torch.zeros(2, 16), [])])
+    response = NetworkOutputs(None, torch.zeros(2, 12), [])
+    loss.build(response, [NetworkOutputs(None, torch.zeros(2, 16), [])])
     loss.load_state_dict(crd().state_dict())
     assert loss.memory_student.shape == (20, 8)
 
@@ -493,7 +442,7 @@ def test_crd_errors(monkeypatch):
         crd()(*features(), None)
     with pytest.raises(UserError, match='are of 24 images, but the training set has 20'):
         crd().load_state_dict(crd(images=24).state_dict())
-    monkeypatch.setattr(distillation_losses, '_free_memory', lambda device: 2**30)
+    monkeypatch.setattr('ipirm_mm.models.distillation.crd._free_memory', lambda device: 2**30)
     with pytest.raises(UserError, match=r'need 1.9 GiB for 2,000,000 images of width 128'):
         CRD().allocate(torch.arange(2_000_000) % 2)
     with pytest.raises(UserError, match='CRD.momentum must be in'):
@@ -531,7 +480,7 @@ def test_teacher_is_in_nothing_that_trains_or_is_saved(checkpoint):
     )
 
 
-def test_copies_have_taps_of_their_own(checkpoint):
+def test_copies_have_recorders_of_their_own(checkpoint):
     model = distiller(checkpoint, dict(type='OFD'))
     inputs, samples = batch()
     model.loss(inputs, samples)
@@ -710,7 +659,7 @@ def test_teacher_without_batch_normalisation_has_no_margin(tmp_path):
     config = classifier(dict(type='SmallConvNet', channels=(8, 16), norm_cfg=norm), 16)
     path = tmp_path / 'teacher.pth'
     torch.save(MODELS.build(config).state_dict(), path)
-    with pytest.raises(UserError, match="the teacher's is a GroupNorm: take a teacher with batch"):
+    with pytest.raises(UserError, match="the teacher's is a GroupNorm: use a teacher with batch"):
         distiller(
             None,
             dict(type='OFD'),
@@ -725,67 +674,6 @@ def test_teacher_without_batch_normalisation_has_no_margin(tmp_path):
 def test_missing_checkpoint(path, message):
     with pytest.raises(UserError, match=message):
         distiller(None, dict(type='LogitKL'), teacher=dict(model=classifier(), checkpoint=path))
-
-
-# --- weights ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.backbone.', 'encoder_q.'])
-@pytest.mark.parametrize('wrapped', [False, True])
-def test_keys_are_mapped_and_counted(tmp_path, prefix, wrapped):
-    torch.manual_seed(3)
-    source = MODELS.build(BASIC)
-    state = {prefix + key: value for key, value in source.state_dict().items()}
-    state['head.weight'] = torch.zeros(3)
-    path = tmp_path / 'encoder.pth'
-    torch.save(dict(state_dict=state) if wrapped else state, path)
-    torch.manual_seed(4)
-    target = MODELS.build(BASIC)
-    report = load_weights(target, str(path))
-    assert report.loaded == len(source.state_dict()) and not report.missing
-    assert report.left_over == (0 if prefix else 1)
-    for key, value in source.state_dict().items():
-        assert torch.equal(target.state_dict()[key], value)
-
-
-def test_a_checkpoint_that_fits_nothing_is_an_error(tmp_path):
-    path = tmp_path / 'other.pth'
-    torch.save(dict(state_dict={'layer.weight': torch.zeros(2)}), path)
-    config = dict(
-        BASIC, init_cfg=dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
-    )
-    backbone = MODELS.build(config)
-    with pytest.raises(UserError, match='does not fit ResNet: it lacks backbone.conv1.weight'):
-        backbone.init_weights()
-
-
-def test_missing_keys_and_other_shapes_are_counted(tmp_path):
-    state = MODELS.build(BASIC).state_dict()
-    state.pop('conv1.weight')
-    state['bn1.weight'] = torch.zeros(3)
-    path = tmp_path / 'part.pth'
-    torch.save(state, path)
-    report = load_weights(MODELS.build(BASIC), str(path))
-    assert report.missing == ['conv1.weight', 'bn1.weight']
-    with pytest.raises(UserError, match='it lacks conv1.weight; 2 of'):
-        load_weights(MODELS.build(BASIC), str(path), strict=True)
-
-
-def test_a_pretrained_encoder_is_not_initialised_again(tmp_path):
-    source = randomise(MODELS.build(BASIC))
-    path = tmp_path / 'encoder.pth'
-    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in source.state_dict().items()}), path)
-    init = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
-    model = MODELS.build(classifier(dict(BASIC, init_cfg=init)))
-    model.init_weights()
-    for key, value in source.state_dict().items():
-        assert torch.equal(model.backbone.state_dict()[key], value), key
-    missing = 'work_dirs/ipirm_simclr_r50/epoch_800.pth'
-    init = dict(type='Pretrained', checkpoint=missing, prefix='backbone.')
-    model = MODELS.build(classifier(dict(BASIC, init_cfg=init)))
-    message = f'there is no checkpoint {missing} .* train the config ipirm_simclr_r50 first'
-    with pytest.raises(UserError, match=message):
-        model.init_weights()
 
 
 def test_registered_names():

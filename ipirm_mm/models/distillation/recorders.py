@@ -1,7 +1,8 @@
-"""Reading features out of unmodified networks."""
+"""Recorders: read features out of unmodified networks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -12,11 +13,12 @@ from ..backbones import SmallConvNet
 
 
 class Stage(NamedTuple):
-    """Where a stage of a backbone ends.
+    """The end of a stage of a backbone.
 
     Attributes:
-        relu: The activation that its last block ends with, and maybe calls before.
-        norm: The normalisation before that.
+        relu: The activation at the end of the stage's last block. The block may call it earlier,
+            too.
+        norm: The normalization before that activation.
     """
 
     relu: Any
@@ -24,14 +26,18 @@ class Stage(NamedTuple):
 
 
 def find_stages(backbone: Any) -> list[Stage]:
-    """The stages of a backbone that OFD can read.
+    """Find the stages of a backbone that OFD can read.
 
     Args:
-        backbone: A residual network of MMPretrain, of basic or bottleneck blocks (ResNet, ResNeXt,
-            SE-ResNet, SE-ResNeXt, ResNeSt and others of their interface), or ``SmallConvNet``.
+        backbone: A residual network of MMPretrain with basic or bottleneck blocks (ResNet,
+            ResNeXt, SE-ResNet, SE-ResNeXt, ResNeSt and others with their attributes), or
+            ``SmallConvNet``.
+
+    Returns:
+        The stages, first to last.
 
     Raises:
-        UserError: If it is another.
+        UserError: If it is another kind of backbone.
     """
     if isinstance(backbone, SmallConvNet):
         return [Stage(layer.activate, layer.norm) for layer in backbone.layers]
@@ -45,24 +51,24 @@ def find_stages(backbone: Any) -> list[Stage]:
         stages.append(Stage(block.relu, norm))
     if not stages or len(stages) < len(names):
         raise UserError(
-            f'OFD cannot find the activations that the stages of a {type(backbone).__name__} end '
-            'with: it reads ResNet, ResNeXt, SEResNet, SEResNeXt, ResNeSt and SmallConvNet; for '
-            'other backbones use LogitKL, FeatureKL or CRD'
+            f'OFD cannot find the last activation of the stages of a {type(backbone).__name__}: '
+            'it reads ResNet, ResNeXt, SEResNet, SEResNeXt, ResNeSt and SmallConvNet. For other '
+            'backbones use LogitKL, FeatureKL or CRD'
         )
     return stages
 
 
-class PreActivationTap:
-    """Takes what goes into the activation at the end of a block: the sum of branch and shortcut.
+class PreActivationRecorder:
+    """Records the input of the activation at the end of a block: branch plus shortcut.
 
-    A block calls one activation module two or three times, and in place: what goes into its last
-    call would be what comes out. As long as the tap is there, the module therefore does not work
-    in place, which costs less than a copy of what goes in.
+    A block calls one activation module two or three times, and in place. The input of the last
+    call would then be overwritten by its output. So the module does not work in place while the
+    recorder exists, which costs less than a copy of the input.
 
-    Hooks are methods, so that a deep copy of the network has hooks and tap of its own.
+    The hook is a method, so that a deep copy of the network has its own hook and recorder.
 
     Args:
-        stage: The stage.
+        stage: The stage to record.
     """
 
     def __init__(self, stage: Stage) -> None:
@@ -76,23 +82,23 @@ class PreActivationTap:
 
     def _call(self, relu: nn.Module, args: tuple[Tensor]) -> None:
         if self.recording:
-            (self._value,) = args  # of the last call, in the end
+            (self._value,) = args  # the last call of a pass remains
 
     def take(self) -> Tensor:
-        """The features of the last pass; the tap keeps no hold on them, nor on their graph."""
+        """Return the features of the last pass, ``(N, C, H, W)``, and drop the reference."""
         value, self._value = self._value, None
         assert value is not None, 'nothing was recorded'
         return value
 
     def remove(self) -> None:
-        """Leave the network as it was."""
+        """Remove the hook, and let the activation work in place again if it did."""
         self._handle.remove()
         if self._inplace:
             self._relu.inplace = True
 
 
-class OutputTap:
-    """Takes what a module puts out.
+class OutputRecorder:
+    """Records the output of a module.
 
     Args:
         module: The module.
@@ -108,29 +114,29 @@ class OutputTap:
             self._value = output
 
     def take(self) -> Any:
-        """The output of the last pass; the tap keeps no hold on it."""
+        """Return the output of the last pass, and drop the reference."""
         value, self._value = self._value, None
         return value
 
     def remove(self) -> None:
-        """Take the hook off the module."""
+        """Remove the hook."""
         self._handle.remove()
 
 
-class recording:  # noqa: N801  (a context manager, used as a word)
-    """Let taps record within a ``with`` block.
+class Recording:
+    """Context within which recorders record.
 
     Args:
-        taps: The taps.
+        recorders: The recorders.
     """
 
-    def __init__(self, taps: list[Any]) -> None:
-        self.taps = taps
+    def __init__(self, recorders: Sequence[PreActivationRecorder | OutputRecorder]) -> None:
+        self.recorders = recorders
 
     def __enter__(self) -> None:
-        for tap in self.taps:
-            tap.recording = True
+        for recorder in self.recorders:
+            recorder.recording = True
 
     def __exit__(self, *error: Any) -> None:
-        for tap in self.taps:
-            tap.recording = False
+        for recorder in self.recorders:
+            recorder.recording = False
