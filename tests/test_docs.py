@@ -117,6 +117,9 @@ def commands(name: str) -> list[tuple[Path, list[str]]]:
                 continue
             while words and re.match(r'\w+=', words[0]):  # variables set for the command
                 words.pop(0)
+            if words[:2] == ['make', 'demo']:
+                arguments = [word for word in words if word.startswith('ARGS=')]
+                words = ['projects/laptop/demo.py', *' '.join(arguments)[5:].split()]
             if words[:1] in (['python'], ['bash']) and len(words) > 1:
                 words.pop(0)
             if words[:2] == ['-m', 'ipirm_mm']:
