@@ -1,4 +1,4 @@
-"""Step 2 of IP-IRM: find a partition that maximises the objective (report Eq. 3)."""
+"""Step 2 of IP-IRM: find a partition that maximizes the objective (report Eq. 3)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PartitionResult:
             mean soft objective of each epoch.
         strategy: The strategy, and for ``'local'`` the winning start, e.g. ``'local (kmeans)'``.
         sizes: Number of images of each subset.
-        nmi: Normalised mutual information with each earlier partition.
+        nmi: Normalized mutual information with each earlier partition.
         seconds: Time that the solver took, in seconds.
     """
 
@@ -59,14 +59,14 @@ class PartitionResult:
 
 
 class PartitionSolver:
-    r"""Find the partition of a data set that maximises the objective (report Eq. 3).
+    r"""Find the partition of a data set that maximizes the objective (report Eq. 3).
 
     Strategies:
 
     * ``'local'`` (default): local moves of single images
       (:func:`~ipirm_mm.partition.local_moves.local_moves`) from each of ``starts``; the start with
       the highest objective wins.
-    * ``'authors'``: the optimiser of Wang et al. (IP-IRM, NeurIPS 2021)
+    * ``'authors'``: the optimizer of Wang et al. (IP-IRM, NeurIPS 2021)
       (:func:`~ipirm_mm.partition.starts.optimize_soft_partition`).
     * ``'kmeans'``: k-means on the mean of the two views' projections, without the objective.
     * ``'random'``: random subsets of equal size (a control).

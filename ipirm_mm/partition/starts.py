@@ -17,7 +17,7 @@ from .expand import expand_to_images
 from .kmeans import kmeans
 from .objective import BlockedObjective
 
-# Two partitions count as the same above this normalised mutual information.
+# Two partitions count as the same above this normalized mutual information.
 _SAME_NMI = 0.9
 
 Progress = Callable[[float, str], None]
@@ -49,7 +49,7 @@ def optimize_soft_partition(
     report: Progress,
     epochs: int = 61,
 ) -> list[Candidate]:
-    """The optimiser of Wang et al. (IP-IRM, NeurIPS 2021; code Wangt-CN/IP-IRM).
+    """The optimizer of Wang et al. (IP-IRM, NeurIPS 2021; code Wangt-CN/IP-IRM).
 
     Adam on the logits of a soft partition, with learning rate 0.5, times 0.2 after epochs 5 and
     35, from standard normal logits. Each epoch divides the images into blocks by a new
@@ -230,7 +230,7 @@ def _distinct_clusters(
 def distinct_partitions(assignments: Sequence[Tensor], max_count: int) -> list[int]:
     """Select partitions that differ from all earlier ones.
 
-    Two partitions count as the same if their normalised mutual information is above 0.9.
+    Two partitions count as the same if their normalized mutual information is above 0.9.
 
     Args:
         assignments: Subset of each image, ``(N,)`` each, best first.

@@ -1,4 +1,4 @@
-"""The solver as a maximiser, and on features with planted factors."""
+"""The solver as a maximizer, and on features with planted factors."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_weak_factor_is_missed_only_for_a_higher_objective(strengths, seed):
 @pytest.mark.parametrize('images', [60, 300])
 @pytest.mark.parametrize('penalty', ['vector', 'scalar'])
 @pytest.mark.parametrize('num_subsets', [2, 5])
-def test_never_below_the_authors_optimiser(num_subsets, penalty, images):
+def test_never_below_the_authors_optimizer(num_subsets, penalty, images):
     for seed in range(3):
         z1, z2, _ = planted(images=images, seed=seed, strengths=(0.6, 0.5))
         options = dict(num_subsets=num_subsets, penalty=penalty, block_size=128)
@@ -188,7 +188,7 @@ def test_progress_is_reported():
         assert fractions == sorted(fractions) and fractions[-1] == 1 and len(set(fractions)) >= 4
 
 
-def test_authors_optimiser_keeps_the_weights_of_the_best_epoch():
+def test_authors_optimizer_keeps_the_weights_of_the_best_epoch():
     # After one epoch, the objective has only been evaluated at the initial logits (in the first
     # block at least).
     z1, z2, _ = planted(images=90)

@@ -86,7 +86,7 @@ def test_random_subsets_have_equal_sizes():
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 
-def test_soft_optimiser_depends_on_the_initial_seed_only():
+def test_soft_optimizer_depends_on_the_initial_seed_only():
     objective, _ = build(images=30)
     used = generator(4)
     torch.randn(10, generator=used)
