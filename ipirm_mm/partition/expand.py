@@ -23,7 +23,9 @@ def expand_to_images(
     """Partitions of all images from partitions of their clusters.
 
     An image whose cluster is not known belongs to the cluster with the nearest mean. Subsets below
-    ``min_size`` take the images that are nearest to their clusters.
+    ``min_size`` take the images that are nearest to their clusters, relative to the distance to
+    the clusters that they leave. A subset without clusters takes the images that are farthest from
+    theirs.
 
     Args:
         cluster_assignments: Subset of each cluster, ``(C,)`` long each.
@@ -44,8 +46,9 @@ def expand_to_images(
         cluster = distance.argmin(1)
     partitions = []
     for assignment in cluster_assignments:
-        nearest = [distance[:, assignment == subset].amin(1) for subset in range(num_subsets)]
-        scores = -torch.stack(nearest, 1)
+        scores = distance.new_zeros(len(distance), num_subsets)
+        for subset in assignment.unique().tolist():
+            scores[:, subset] = -distance[:, assignment == subset].amin(1)
         # A subset can be large enough among the images with a known cluster, and too small among
         # all images.
         partitions.append(grow_small_subsets(assignment[cluster], scores, min_size, min_size))

@@ -40,6 +40,13 @@ def test_small_subset_takes_the_nearest_images():
     assert found.tolist() == [0, 0, 1, 1, 0, 0]
 
 
+def test_subset_without_clusters_takes_the_farthest_images():
+    features = torch.tensor([[0.0], [0.1], [0.9], [2], [2.1], [2.6]])
+    cluster = torch.tensor([0, 0, 0, 1, 1, 1])
+    (found,) = expand_to_images([torch.tensor([0, 1])], cluster, features, 3, min_size=1)
+    assert found.tolist() == [0, 0, 2, 1, 1, 1]
+
+
 def test_linear_fit_extends_to_all_images():
     features, group = two_groups()
     images = torch.tensor([6, 3, 0, 7, 9, 2])

@@ -216,6 +216,13 @@ def test_empty_subsets_do_not_stop_the_moves():
         assert history[-1] > history[0]
 
 
+def test_as_many_subsets_as_clusters():
+    """The cluster search then ends with subsets that have no cluster."""
+    z1, z2, _ = planted(images=60)
+    result = PartitionSolver(num_subsets=12, starts=['clusters']).solve(z1, z2)
+    assert min(result.sizes) >= int(0.75 * 60 / 13)
+
+
 @pytest.mark.parametrize(
     'options,message',
     [
