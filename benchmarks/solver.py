@@ -38,17 +38,18 @@ from mmpretrain.registry import DATASETS
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
-from side_by_side import ROOT, Run, train_all  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects/laptop'))
+from runs import ROOT, Run, train_all  # noqa: E402
 
 from ipirm_mm import cli  # noqa: E402
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER  # noqa: E402
-from ipirm_mm.evaluation import ProgressBar, extract_features  # noqa: E402
+from ipirm_mm.evaluation import extract_features  # noqa: E402
 from ipirm_mm.functional import mutual_information  # noqa: E402
 from ipirm_mm.functional.partition import similarity_block  # noqa: E402
 from ipirm_mm.partition import PartitionResult, PartitionSolver  # noqa: E402
 from ipirm_mm.partition.balance import min_subset_size  # noqa: E402
 from ipirm_mm.partition.cluster_search import ClusterObjective  # noqa: E402
+from ipirm_mm.utils import ProgressBar  # noqa: E402
 from ipirm_mm.visualization import format_table  # noqa: E402
 
 # Number of semantic splits that are evaluated on all images.
@@ -114,7 +115,7 @@ def features(run: Run, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         sampler=DefaultSampler(built, shuffle=False, seed=0),
         collate_fn=default_collate,
     )
-    return extract_features(model, loader, embed=model.embed, description='features')
+    return extract_features(model, loader, project=model.embed, description='features')
 
 
 def solve(data: dict[str, Any], seed: int, factor: Any = None, **options: Any) -> PartitionResult:

@@ -142,7 +142,8 @@ def test_the_command_ends_with_one_sentence(converter, idx_folder, tmp_path, mon
             converter.main()
         return stopped.value.code  # a text is printed, and the status is 1
 
-    out = tmp_path / 'nowhere' / 'out.npz'
+    (tmp_path / 'file').touch()
+    out = tmp_path / 'file' / 'out.npz'  # a file cannot hold one
     assert run(idx_folder, out).startswith(f'error: {out} cannot be written')
     sentence = run(tmp_path / 'missing', tmp_path / 'out.npz')
     assert sentence.startswith(f'error: {tmp_path}/missing/train-images-idx3-ubyte.gz is missing')

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,17 +13,17 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ipirm_mm.datasets import base_dataset
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import ProgressBar, extract_features
-from ipirm_mm.functional import mutual_information, normalized_mutual_information
+from ipirm_mm.evaluation import extract_features
+from ipirm_mm.functional import normalized_mutual_information
 from ipirm_mm.partition import PartitionResult, PartitionSolver
+from ipirm_mm.utils import ProgressBar
 from ipirm_mm.utils.deprecation import renamed_arguments
-from ipirm_mm.visualization import SampleImages, partition_grid
+from ipirm_mm.visualization import report_partition
 
 from .set_epoch_hook import broadcast_epoch
 
@@ -213,7 +210,7 @@ class PartitionUpdateHook(Hook):
         broadcast(assignment)
         model.partitions.add(assignment, self._replaced(model.partitions.found, assignment))
         if result is not None:
-            self._report(runner, result, number, data)
+            report_partition(runner, result, number, data)
 
     def _replaced(self, found: Tensor, assignment: Tensor) -> int | None:
         """Index of the partition of ``(P, N)`` that a new one replaces, equal on every rank."""
@@ -238,7 +235,7 @@ class PartitionUpdateHook(Hook):
             data = extract_features(
                 model,
                 self._feature_dataloader(runner, draw),
-                embed=model.project,
+                project=model.project,
                 description=f'partition {number}: features'
                 + (
                     f', augmentation {draw + 1}/{self.num_augmentations}'
@@ -268,57 +265,6 @@ class PartitionUpdateHook(Hook):
                 seed=runner.seed + runner.epoch + draw,
             ),
         )
-
-    def _report(
-        self, runner: Runner, result: PartitionResult, number: int, data: dict[str, Any]
-    ) -> None:
-        """Log a partition, write its picture and its figures."""
-        record: dict[str, Any] = dict(
-            number=number,
-            epoch=runner.epoch,
-            strategy=result.strategy,
-            objective=result.objective,
-            sizes=list(result.sizes),
-            nmi_with_earlier=list(result.nmi),
-            seconds=result.seconds,
-        )
-        about: dict[str, float] = {}
-        for name, key in (('class', 'gt_label'), ('factor', 'factor')):
-            if data.get(key) is not None:
-                pair = result.assignment, data[key].to(result.assignment.device)
-                about[f'bits_about_{name}'] = float(mutual_information(*pair))
-                about[f'nmi_with_{name}'] = float(normalized_mutual_information(*pair))
-        record.update(about)
-        sizes = record['sizes']
-        shown = sizes if len(sizes) <= 8 else f'{len(sizes)} from {min(sizes)} to {max(sizes)}'
-        nmi = ', '.join(f'{value:.3f}' for value in result.nmi) or 'none'
-        runner.logger.info(
-            f'Partition {number} before epoch {runner.epoch + 1}: objective '
-            f'{result.objective:.4f}, sizes {shown}, NMI with earlier ones: {nmi}, '
-            f'{result.seconds:.1f} s'
-        )
-        scalars = dict(
-            objective=result.objective,
-            smallest=min(sizes),
-            seconds=result.seconds,
-            highest_nmi=max(result.nmi, default=0.0),
-            **about,
-        )
-        for name, value in scalars.items():
-            runner.visualizer.add_scalar(f'partition/{name}', value, step=runner.epoch)
-        folder = Path(runner.work_dir) / 'partitions'
-        folder.mkdir(parents=True, exist_ok=True)
-        picture = partition_grid(
-            SampleImages(base_dataset(runner.train_dataloader.dataset)),
-            result.assignment.cpu(),
-            title=f'Partition {number}, before epoch {runner.epoch + 1}',
-        )
-        runner.visualizer.add_image(f'partition_{number}', picture, step=runner.epoch)
-        stem = folder / f'partition_{number:02d}'
-        Image.fromarray(picture).save(stem.with_suffix('.png'))
-        temporary = stem.with_suffix('.json.part')
-        temporary.write_text(json.dumps(record, indent=1))
-        os.replace(temporary, stem.with_suffix('.json'))
 
 
 def _unwrap(model: Any) -> Any:

@@ -65,7 +65,7 @@ class DistillingClassifier(ImageClassifier):
             compared.
     """
 
-    # The parts that remain of the student once training is over.
+    # What remains for inference, see ipirm_mm.models.utils.plain_classifier.
     student_parts = ('backbone', 'neck', 'head', 'data_preprocessor')
 
     def __init__(

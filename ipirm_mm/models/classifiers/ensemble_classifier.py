@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.model import BaseModel
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from ipirm_mm.functional import merge_scores
 from ipirm_mm.functional.scores import POLICIES
 
 from ..tta import CROPS, ScoreMergingTTA
-from ..utils import load_weights, plain_classifier
+from ..utils import load_classifier
 
 
 @MODELS.register_module()
@@ -83,16 +82,7 @@ class EnsembleClassifier(BaseModel):
         self.views = [CROPS[m['crops']] if m.get('crops') else 1 for m in members]
         self.members = nn.ModuleList()
         for member in members:
-            config = member_config(member)
-            if '://' not in member['checkpoint'] and not os.path.isfile(member['checkpoint']):
-                raise UserError(
-                    f'there is no checkpoint {member["checkpoint"]} of {member["config"]}, a '
-                    'member of the ensemble: train it by tools/train.py, or name another'
-                )
-            network = MODELS.build(plain_classifier(config))
-            # In eval mode batch normalization needs no other rank.
-            network = revert_sync_batchnorm(network)
-            load_weights(network, member['checkpoint'], prefix='', strict=True)
+            network = load_classifier(member_config(member), member['checkpoint'])
             self.members.append(ScoreMergingTTA(network, policy=member.get('policy', 'mean')))
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'predict') -> Any:

@@ -1,16 +1,20 @@
-"""Both stages at a laptop's scale, side by side.
+"""Both stages of the method at a laptop's scale, with controls. `make demo` runs this.
 
-Stage I: trains plain SimCLR, IP-IRM and its controls on the embedded images, tinted by a hidden
-factor, with the same seed and budget; then prints k-NN and linear-probe accuracies, also where the
-colour that followed the class in training no longer does. Stage II: fine-tunes a teacher from an
-encoder of IP-IRM, trains the same student with and without it, and merges views and students.
-Tables, curves and pictures of the partitions go to one page, ``work_dirs/demo/index.html``.
+    python projects/laptop/demo.py
+
+Stage I: trains SimCLR, IP-IRM and its controls on the embedded images, tinted by a hidden factor,
+with the same seed and budget. Prints k-NN and linear-probe accuracies, also of a probe whose
+training images have colours that follow the class while the test images do not. Stage II:
+fine-tunes a teacher from an encoder of IP-IRM, trains the same student with and without it, and
+merges views and students. Tables, curves and pictures of the partitions go to one page,
+work_dirs/demo/index.html.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import textwrap
 import time
@@ -19,60 +23,58 @@ from typing import Any
 
 import numpy as np
 import torch
+from evaluation import (
+    NUM_DRAWS,
+    correct_rate,
+    draw_scores,
+    evaluate_encoder,
+    load,
+    merge_draws,
+)
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmpretrain import get_model
 from rich.console import Console
-from side_by_side import (
-    DRAWS,
-    ROOT,
-    Run,
-    distillation_chain,
-    draw_scores,
-    evaluate,
-    hit_rate,
-    load,
-    merge_draws,
-    train_all,
-)
+from runs import ROOT, Run, distillation_chain, train_all
 
 import ipirm_mm
-from ipirm_mm.evaluation import bootstrap_interval
+from ipirm_mm.evaluation import bootstrap_interval, format_interval
 from ipirm_mm.visualization import Table, format_table, write_report
 
-# Name in the table, config, what it is for.
+# Stage I: name of the row, config, description.
 METHODS = (
     ('SimCLR', 'simclr', 'plain self-supervised learning'),
     ('penalty alone', 'penalty_only', 'control: the penalty on the whole batch, no partition'),
     ('random partition', 'random_partition', 'control: 20 random subsets, the same penalty'),
     ('IP-IRM, report', 'ipirm_simclr_report', 'K = 2, Eq. 3, weight 0.2, every 5 epochs'),
     ('IP-IRM, ours', 'ipirm_simclr', '20 subsets by k-means after 5 epochs, weight 2'),
-    ('true colour', 'true_factor', 'bound: the partition by the hidden factor itself'),
+    ('true colour', 'true_factor', 'reference: the partition by the hidden factor itself'),
 )
-# Rows of Stage II, likewise.
+# Stage II: name of the row, config, description.
 STUDENTS = (
     ('teacher', 'teacher', 'an encoder of IP-IRM, fine-tuned with labels for 300 epochs'),
     ('from scratch', 'student_scratch', 'control: the student alone, 100 epochs'),
-    ('from Stage I', 'student_finetuned', 'control: from the encoder, without teacher'),
+    ('from Stage I', 'student_finetuned', 'control: from the encoder, without a teacher'),
     ('KL', 'student_kl', 'from the encoder, with the probabilities of the teacher'),
     ('OFD', 'student_ofd', 'from the encoder, with the features of all stages of the teacher'),
 )
-# Of which the ensemble is.
+# The members of the ensemble.
 MEMBERS = ('student_kl', 'student_ofd')
 STUDENT_COLUMNS = (
     ('name', 'student'),
     ('accuracy', 'accuracy'),
     ('interval', '95 % interval'),
-    ('what', 'what it is'),
+    ('what', 'description'),
 )
 STUDENT_NOTES = (
-    'accuracy: of 1,000 held-out images, colour independent of the class as in training, which is '
-    'on 50 labelled images a class.',
-    'Differences of some points are within the interval: python tools/table4.py gives five seeds '
-    'of all losses.',
+    'accuracy: on 1,000 held-out images; students are trained on 50 labelled images per class. '
+    'Colour is independent of the class in both.',
+    'Differences of a few points are within the interval: python projects/laptop/table4.py runs '
+    'five seeds of all losses.',
 )
 MERGED_NOTES = (
-    'Of the students above, on the same images; python tools/table2.py gives five seeds.',
+    'Predictions of the students above for the same images; python projects/laptop/table2.py runs '
+    'five seeds.',
 )
 COLUMNS = (
     ('name', 'method'),
@@ -83,36 +85,41 @@ COLUMNS = (
     ('colour', 'colour read out'),
 )
 NOTES = (
-    'k-NN: 50 labelled images a class vote (k = 20) on 1,000 held-out images; colour is '
+    'k-NN: 50 labelled images per class vote (k = 20) on 1,000 held-out images; colour is '
     'independent of the class in both.',
-    'probe: linear classifier on the frozen features, fitted to 50 images a class, colour '
+    'probe: linear classifier on the frozen features, fitted to 50 images per class with colours '
     'independent of the class.',
-    'probe, colour shifted: the same, but fitted where the colour follows the class for 90 % of '
-    'the images and tested where it does not.',
+    'probe, colour shifted: the same, but fitted to images of which 90 % have a colour that '
+    'follows the class, and tested on images whose colour does not.',
     'colour read out: accuracy of a linear classifier of the ten colours; chance is 10. The '
-    'lower, the more the encoder has become invariant to colour.',
-    f'Each figure is the mean over {DRAWS} draws of the colours, for one seed of the training. '
-    'The interval is a bootstrap over the test images and says nothing about other seeds.',
-    'What "penalty alone" or "random partition" gains as well is the penalty\'s, not the '
-    "partitions'.",
+    'lower, the more invariant to colour the encoder is.',
+    f'Each figure is the mean over {NUM_DRAWS} draws of the colours, for one seed of the '
+    'training. The interval (of "probe, colour shifted") is a bootstrap over the test images and '
+    'says nothing about other seeds.',
+    'Gains that "penalty alone" or "random partition" share are due to the penalty, not to the '
+    'partitions.',
 )
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--work-dir', default='work_dirs/demo', help='where everything is written')
     parser.add_argument(
-        '--epochs', type=int, default=20, help='epochs of each run of Stage I (default 20)'
+        '--work-dir',
+        default='work_dirs/demo',
+        help='folder that everything is written to (default: work_dirs/demo)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='seed of each run (default 0)')
+    parser.add_argument(
+        '--epochs', type=int, default=20, help='epochs of each run of Stage I (default: 20)'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='seed of each run (default: 0)')
     parser.add_argument(
         '--methods',
         nargs='+',
         choices=[config for _, config, _ in METHODS],
         default=[config for _, config, _ in METHODS],
-        help='which configs to run (default all)',
+        help='configs of Stage I to run (default: all)',
     )
     parser.add_argument('--stage1', action='store_true', help='leave Stage II out')
     args = parser.parse_args()
@@ -122,26 +129,24 @@ def parse_args() -> argparse.Namespace:
 
 
 def row_of(model: Any) -> dict[str, Any]:
-    """The row of a model, in percent."""
-    by_image = evaluate(model, dict(split=['val', 'test']))
-    row: dict[str, Any] = {name: 100 * float(hits.mean()) for name, hits in by_image.items()}
-    low, high = bootstrap_interval(by_image['shifted'])
-    row['interval'] = f'{100 * low:.1f} to {100 * high:.1f}'
+    """Evaluate an encoder; returns its row of the table, in percent."""
+    rates = evaluate_encoder(model, dict(split=['val', 'test']))
+    row: dict[str, Any] = {name: 100 * float(rate.mean()) for name, rate in rates.items()}
+    row['interval'] = format_interval(bootstrap_interval(rates['shifted']))
     return row
 
 
 def accuracy_row(
     name: str, scores: torch.Tensor, labels: torch.Tensor, what: str
 ) -> dict[str, Any]:
-    """A row of accuracy, in percent, of ``(draws, M, C)`` probabilities."""
-    hits = hit_rate(scores, labels)
-    low, high = bootstrap_interval(hits)
-    interval = f'{100 * low:.1f} to {100 * high:.1f}'
-    return dict(name=name, accuracy=100 * float(hits.mean()), interval=interval, what=what)
+    """Row of the accuracy, in percent, of probabilities ``(NUM_DRAWS, M, C)``."""
+    rate = correct_rate(scores, labels)
+    interval = format_interval(bootstrap_interval(rate))
+    return dict(name=name, accuracy=100 * float(rate.mean()), interval=interval, what=what)
 
 
 def student_rows(chain: dict[str, Run]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of Stage II and those of test-time augmentation and ensembles."""
+    """The rows of Stage II, and those of test-time augmentation and ensembles."""
     test_set = dict(split=['val', 'test'])
     models = {config: load(chain[config]) for _, config, _ in STUDENTS}
     scores = {config: draw_scores(model, test_set) for config, model in models.items()}
@@ -166,7 +171,7 @@ def student_rows(chain: dict[str, Run]) -> tuple[list[dict[str, Any]], list[dict
 
 
 def curves(runs: list[tuple[str, Run]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Loss and k-NN accuracy over the epochs of each run."""
+    """Loss and k-NN accuracy over the epochs of each run, for the plots of the page."""
     loss: dict[str, list[tuple[float, float]]] = {}
     accuracy: dict[str, list[tuple[float, float]]] = {}
     for name, run in runs:
@@ -178,11 +183,11 @@ def curves(runs: list[tuple[str, Run]]) -> dict[str, dict[str, list[tuple[float,
                 point = record['step'], record['knn_monitor/top1']
                 accuracy.setdefault(name, []).append(point)
         loss[name] = [(epoch, float(np.mean(values))) for epoch, values in by_epoch.items()]
-    return {'contrastive loss of the batch': loss, 'k-NN accuracy while it trains (%)': accuracy}
+    return {'contrastive loss of the batch': loss, 'k-NN accuracy during training (%)': accuracy}
 
 
 def partitions(name: str, run: Run) -> list[dict[str, Any]]:
-    """Records and pictures of the partitions that a run found."""
+    """Records of the partitions that a run found, with their pictures."""
     found: list[dict[str, Any]] = []
     for path in sorted((run.folder / 'partitions').glob('partition_*.json')):
         record = json.loads(path.read_text())
@@ -208,13 +213,13 @@ def main() -> None:
     reused += [name for name, run in chain.items() if run.reused]
     if reused:
         console.print(
-            f'Used again, since nothing that they depend on has changed: {", ".join(reused)} '
-            f'(delete {args.work_dir} to train anew).'
+            f'Reused, since nothing that they depend on has changed: {", ".join(reused)} '
+            f'(delete {args.work_dir} to train them again).'
         )
-    # The chain first: it is the longer of the two.
+    # The chain first, since it takes longer.
     train_all([*chain.values(), *(run for _, run, _ in chosen)], console)
 
-    # Only errors: MMEngine tells of each layer that it initialises and each file that it loads.
+    # Errors only: MMEngine logs every layer that it initialises and every file that it loads.
     MMLogger.get_instance('demo', log_level='ERROR')
     rows = []
     config = Config.fromfile(ROOT / 'configs/quickstart/simclr.py')
@@ -245,7 +250,7 @@ def main() -> None:
         curves=curves([(name, run) for name, run, _ in chosen]),
         partitions=[record for name, run, _ in chosen[::-1] for record in partitions(name, run)],
         settings={
-            'command': ' '.join(['make demo'] if len(sys.argv) == 1 else sys.argv),
+            'command': 'make demo' if len(sys.argv) == 1 else shlex.join(['python', *sys.argv]),
             'data': '4,000 unlabelled and 500 labelled images of Fashion-MNIST-50, ten colours',
             'epochs': str(args.epochs),
             'seed': str(args.seed),
@@ -253,7 +258,7 @@ def main() -> None:
             **{name: what for name, _, what in chosen},
         },
     )
-    print(f'\n{time.time() - began:.0f} s in all. Curves and pictures of the partitions: {page}')
+    print(f'\n{time.time() - began:.0f} s in total. Curves and pictures of partitions: {page}')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line every ten seconds in a log."""
+"""Progress of long tasks: a bar on a terminal, a line every ten seconds in a log."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressBar:
-    """Progress of one piece of work, shown by the first rank.
+    """Progress of one task, shown by rank 0 only.
 
     .. code-block:: python
 
         with ProgressBar('features') as bar:
-            bar(0.5, 'half of them')
+            bar(0.5, '32 of 64 batches')
 
     Args:
-        description: What is done.
+        description: Name of the task.
     """
 
     def __init__(self, description: str) -> None:
@@ -48,11 +48,11 @@ class ProgressBar:
         return self
 
     def __call__(self, fraction: float, text: str = '') -> None:
-        """Tell how far the work is.
+        """Show how much is done.
 
         Args:
-            fraction: Share that is done, 0 to 1.
-            text: What is being done. Defaults to none.
+            fraction: Fraction of the task that is done, 0 to 1.
+            text: Details to show after it. Defaults to none.
         """
         if self._rich is not None:
             self._rich.update(self._task, completed=fraction, text=text)

@@ -1,4 +1,4 @@
-"""The teacher's accuracy, beside the student's."""
+"""The accuracy of the teacher, reported with the student's."""
 
 from __future__ import annotations
 
@@ -13,19 +13,27 @@ from ipirm_mm.errors import UserError
 
 @METRICS.register_module()
 class TeacherAccuracy(Accuracy):
-    """MMPretrain's ``Accuracy`` of what a ``DistillingClassifier``'s teachers predict.
+    """MMPretrain's ``Accuracy`` of the predictions of a ``DistillingClassifier``'s teachers.
 
-    Needs ``predict_teacher=True`` in the model. Arguments are those of ``Accuracy``.
+    Needs ``predict_teacher=True`` in the model. Takes the arguments of ``Accuracy``.
     """
 
     default_prefix = 'teacher'
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Process a batch of predictions."""
+        """Keep the teachers' scores of a batch.
+
+        Args:
+            data_batch: Not used.
+            data_samples: The predictions, one ``dict`` per image.
+
+        Raises:
+            UserError: If the model does not predict with its teachers.
+        """
         for sample in data_samples:
             if 'teacher_score' not in sample:
                 raise UserError(
-                    'TeacherAccuracy needs what the teacher predicts: set '
+                    'TeacherAccuracy needs the predictions of the teacher: set '
                     'model.predict_teacher=True, or remove it from the evaluator'
                 )
             self.results.append(

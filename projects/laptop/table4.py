@@ -1,11 +1,11 @@
-"""The report's Table 4 at a laptop's scale, over several seeds, with its controls.
+"""The report's Table 4 at a laptop's scale, over several seeds, with controls.
 
-    python tools/table4.py
+    python projects/laptop/table4.py
 
-For each seed: Stage I on the embedded images, a teacher fine-tuned from it, and the same student
-from scratch, from Stage I without teacher, and by each distillation loss. Writes a table to
-work_dirs/table4/table4.md. Runs that were finished before are used again as long as nothing that
-they depend on has changed.
+For each seed: Stage I on the embedded images, a teacher fine-tuned from its encoder, and the same
+student from scratch, from Stage I without a teacher, and with each distillation loss. Writes the
+table to work_dirs/table4/table4.md. Finished runs are reused if nothing that they depend on has
+changed.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from evaluation import (
+    correct_rate,
+    draw_scores,
+    gain_cells,
+    load,
+    mean_and_range,
+    save_table,
+)
 from mmengine.logging import MMLogger
 from rich.console import Console
-from side_by_side import (
-    distillation_chain,
-    draw_scores,
-    hit_rate,
-    load,
-    save_table,
-    train_all,
-)
+from runs import distillation_chain, train_all
 
 from ipirm_mm import cli
 
-# Row, config.
+# Name of the row, config.
 STUDENTS = (
     ('student from scratch', 'student_scratch'),
     ('student from Stage I', 'student_finetuned'),
@@ -42,8 +43,8 @@ CONTROL = 'student_finetuned'
 COLUMNS = (
     ('name', 'student'),
     ('accuracy', 'accuracy'),
-    ('gain', 'over "from Stage I"'),
-    ('above', 'seeds above it'),
+    ('gain', 'gain over "from Stage I"'),
+    ('above', 'seeds with a gain'),
 )
 
 
@@ -51,8 +52,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/table4'))
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/table4'),
+        help='folder of the runs (default: work_dirs/table4)',
+    )
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4], help='seeds (default: 0 1 2 3 4)'
+    )
     return parser.parse_args()
 
 
@@ -71,7 +79,7 @@ def main() -> None:
         accuracy = {
             name: np.array(
                 [
-                    100 * float(hit_rate(*draw_scores(load(chain[name]), test_set)).mean())
+                    100 * float(correct_rate(*draw_scores(load(chain[name]), test_set)).mean())
                     for chain in chains
                 ]
             )
@@ -79,17 +87,13 @@ def main() -> None:
         }
     rows = []
     for title, name in (('teacher, 300 epochs', 'teacher'), *STUDENTS):
-        values, gains = accuracy[name], accuracy[name] - accuracy[CONTROL]
-        row = dict(
-            name=title, accuracy=f'{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})'
-        )
+        row = dict(name=title, accuracy=mean_and_range(accuracy[name]))
         if name.startswith('student') and name != CONTROL:
-            row['gain'] = f'{gains.mean():+.1f} ({gains.min():+.1f} to {gains.max():+.1f})'
-            row['above'] = f'{int((gains > 0).sum())} of {len(gains)}'
+            row |= gain_cells(accuracy[name], accuracy[CONTROL])
         rows.append(row)
     path = args.work_dir / 'table4.md'
     save_table(path, rows, COLUMNS)
-    print(f'\n{path}; mean over seeds {args.seeds}, lowest to highest')
+    print(f'\n{path}: mean over seeds {args.seeds} (lowest to highest)')
 
 
 if __name__ == '__main__':

@@ -1,12 +1,12 @@
 """Test-time augmentation and ensembles at a laptop's scale, over several seeds, with a control.
 
-    python tools/table2.py
+    python projects/laptop/table2.py
 
-What the report's Tables 1 and 2 are about, on the students of tools/table4.py (whose runs are used
-again): each student with and without its mirror image, and ensembles of the six distilled students
+Compares the subjects of the report's Tables 1 and 2 on the students of table4.py, whose runs are
+reused: each student with and without the mirror image, and ensembles of the six distilled students
 of a seed. Weights are fitted on the validation images, and everything is reported on the test
-images. The control is an ensemble of the students from scratch, one of each seed. Writes
-a table to work_dirs/table4/table2.md.
+images. The control is an ensemble of the students from scratch, one per seed. Writes the table to
+work_dirs/table4/table2.md.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.logging import MMLogger
-from rich.console import Console
-from side_by_side import (
-    DRAWS,
-    distillation_chain,
+from evaluation import (
+    NUM_DRAWS,
     draw_scores,
+    gain_cells,
     load,
+    mean_and_range,
     merge_draws,
     save_table,
-    train_all,
 )
+from mmengine.logging import MMLogger
+from rich.console import Console
+from runs import distillation_chain, train_all
 
 from ipirm_mm import cli
 from ipirm_mm.evaluation import disagreement, fit_weights
 
-# The distilled students, from tools/table4.py, the best of which is the reference.
+# The distilled students of table4.py; the first, OFD, is the reference.
 MEMBERS = (
     'student_ofd',
     'student_ofd_last',
@@ -42,10 +43,10 @@ MEMBERS = (
 )
 SCRATCH = 'student_scratch'
 COLUMNS = (
-    ('name', 'what'),
+    ('name', 'prediction'),
     ('accuracy', 'accuracy'),
-    ('gain', 'over OFD alone'),
-    ('above', 'seeds above it'),
+    ('gain', 'gain over OFD alone'),
+    ('above', 'seeds with a gain'),
 )
 
 
@@ -53,25 +54,32 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/table4'))
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/table4'),
+        help='folder of the runs (default: work_dirs/table4)',
+    )
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4], help='seeds (default: 0 1 2 3 4)'
+    )
     return parser.parse_args()
 
 
 def accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:
-    """Accuracy in percent, of ``(draws, M, C)`` probabilities and ``(M,)`` labels."""
+    """Accuracy in percent of probabilities ``(NUM_DRAWS, M, C)`` for labels ``(M,)``."""
     return 100 * float((scores.argmax(2) == labels).double().mean())
 
 
-def of_seed(members: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str, float]:
-    """Accuracies of a seed, by the name of the row.
+def accuracies_of_seed(members: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str, float]:
+    """Accuracies of one seed, by the name of the row.
 
     Args:
-        members: Probabilities ``(6, draws, M, C)`` by split and views.
+        members: Probabilities ``(6, NUM_DRAWS, M, C)`` by split and views.
         labels: Classes of the test images, ``(M,)``.
     """
     alone, flip = members['test'], members['test, flip']
-    fit_on = members['val, flip'].flatten(1, 2), members['val labels'].repeat(DRAWS)
+    fit_on = members['val, flip'].flatten(1, 2), members['val labels'].repeat(NUM_DRAWS)
     weights = fit_weights(*fit_on)
     return {
         'OFD': accuracy(alone[0], labels),
@@ -110,28 +118,19 @@ def main() -> None:
                 )
                 members[f'{split} labels'] = labels = pairs[0][1]
             labels = members['test labels']
-            found.append(of_seed(members, labels))
+            found.append(accuracies_of_seed(members, labels))
             disagree.append(disagreement(members['test'].flatten(1, 2)))
             scratch.append(draw_scores(load(chain[SCRATCH]), dict(split='test'), 'flip')[0])
     rows = []
     reference = np.array([row['OFD'] for row in found])
     for name in found[0]:
         values = np.array([row[name] for row in found])
-        row = dict(
-            name=name, accuracy=f'{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})'
-        )
-        if name != 'OFD':
-            gains = values - reference
-            row['gain'] = f'{gains.mean():+.1f} ({gains.min():+.1f} to {gains.max():+.1f})'
-            row['above'] = f'{int((gains > 0).sum())} of {len(gains)}'
-        rows.append(row)
+        row = dict(name=name, accuracy=mean_and_range(values))
+        rows.append(row if name == 'OFD' else row | gain_cells(values, reference))
     alone = [accuracy(scores, labels) for scores in scratch]
     value = accuracy(merge_draws(torch.stack(scratch), 'mean'), labels)
     rows += [
-        dict(
-            name='control: from scratch, flip',
-            accuracy=f'{np.mean(alone):.1f} ({min(alone):.1f} to {max(alone):.1f})',
-        ),
+        dict(name='control: from scratch, flip', accuracy=mean_and_range(alone)),
         dict(
             name=f'control: {len(scratch)} seeds from scratch, flip, mean', accuracy=f'{value:.1f}'
         ),
@@ -139,8 +138,8 @@ def main() -> None:
     path = args.work_dir / 'table2.md'
     save_table(path, rows, COLUMNS)
     print(
-        f'\n{path}; mean over seeds {args.seeds}, lowest to highest. Two of the six predict '
-        f'different classes for {100 * np.mean(disagree):.1f} % of the images.'
+        f'\n{path}: mean over seeds {args.seeds} (lowest to highest). Two of the six students '
+        f'predict different classes for {100 * np.mean(disagree):.1f} % of the images.'
     )
 
 

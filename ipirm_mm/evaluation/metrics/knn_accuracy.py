@@ -1,4 +1,4 @@
-"""k-NN accuracy as an MMEngine metric, for `val` and `test` of self-supervised models."""
+"""k-NN accuracy as a metric, for validation and test of self-supervised models."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from mmpretrain.registry import METRICS
 
 from ipirm_mm.errors import UserError
 
-from .knn import knn_predict
+from ..knn import knn_predict
 
 
 @METRICS.register_module()
 class KNNAccuracy(BaseMetric):
     """Leave-one-out k-NN accuracy within the evaluated split.
 
-    Each image is classified by its nearest neighbours among the other images of the split, by
-    the cosine of their features, each vote weighted by ``exp(cosine / temperature)`` (as the
-    authors' code). It needs no second data set, so it serves as the evaluator of an SSL config; to
-    classify a held-out split by the training images, see
-    :class:`~ipirm_mm.engine.hooks.KNNHook`.
+    Each image is classified by its nearest neighbours among the other images of the split, by the
+    cosine similarity of their features. Each vote is weighted by ``exp(cosine / temperature)``, as
+    in the code of Wang et al. (IP-IRM). The metric needs no second data set, so it can be the
+    evaluator of an SSL config. :class:`~ipirm_mm.engine.hooks.KNNHook` classifies a held-out split
+    by the training images instead.
 
     Args:
         k: Number of neighbours. Defaults to 20.
         temperature: Temperature of the votes. Defaults to 0.5.
-        collect_device: Where results of the ranks are gathered. Defaults to ``'cpu'``.
+        collect_device: Device on which the results of the ranks are gathered. Defaults to
+            ``'cpu'``.
         prefix: Prefix of the metric's name. Defaults to None, which means ``'knn'``.
 
     Raises:
@@ -53,20 +54,31 @@ class KNNAccuracy(BaseMetric):
         self.temperature = temperature
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the feature and the label of each sample."""
+        """Keep the feature and the label of each sample.
+
+        Args:
+            data_batch: Not used.
+            data_samples: The samples, one ``dict`` with ``feature`` and ``gt_label`` per image.
+
+        Raises:
+            UserError: If the data set has no labels.
+        """
         for sample in data_samples:
             if 'gt_label' not in sample:
                 raise UserError('KNNAccuracy needs labels, but the evaluated data set has none')
             self.results.append((sample['feature'].float().cpu(), int(sample['gt_label'])))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Accuracy in percent.
+        """Compute the accuracy.
 
         Args:
-            results: A feature, ``(C,)``, and a label of each image.
+            results: Feature, ``(D,)``, and label of each image.
 
         Returns:
-            ``top1``.
+            ``top1``, in percent.
+
+        Raises:
+            UserError: If there are fewer than two images.
         """
         if len(results) < 2:
             raise UserError('KNNAccuracy needs at least two images')
