@@ -180,8 +180,8 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
         batch_penalty = risks.penalty[0]
         subset_risks, subset_penalties = risks.loss[1:], risks.penalty[1:]
         weight = self.current_weight
-        # A copy: base may be a view of risks.loss, like its entry in the log, and a compiler confuses
-        # two outputs that are views of one tensor.
+        # A copy: base may be a view of risks.loss, and so is its entry in the log. A compiler
+        # confuses two outputs that are views of one tensor.
         loss = base.clone()
         if self.objective == 'report':
             loss = loss + subset_risks.sum() + weight * risks.penalty.sum()
