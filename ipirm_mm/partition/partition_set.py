@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
 
@@ -14,7 +13,7 @@ from ipirm_mm.errors import UserError
 MAX_SUBSETS = 256
 
 
-class PartitionSet(BaseModule):
+class PartitionSet(nn.Module):
     r"""The partitions found so far (the report's :math:`\mathcal{P}`).
 
     The trivial partition, with all images in one subset, is not stored: it is the loss over the
