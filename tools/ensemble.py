@@ -45,7 +45,7 @@ from ipirm_mm.evaluation import (
 )
 from ipirm_mm.functional import merge_scores
 from ipirm_mm.functional.scores import POLICIES
-from ipirm_mm.models.tta import load_member_weights
+from ipirm_mm.models.classifiers import load_member_weights
 from ipirm_mm.utils import atomic_write
 from ipirm_mm.visualization import format_table
 

@@ -2,7 +2,7 @@
 
 from .bootstrap import bootstrap_interval, format_interval
 from .ensembles import disagreement, fit_weights
-from .features import extract_features, pool_last, pooled_feature
+from .features import extract_features
 from .knn import knn_accuracy, knn_predict
 from .linear_probe import LinearProbe
 from .metrics import DumpPredictions, KNNAccuracy, TeacherAccuracy
@@ -31,8 +31,6 @@ __all__ = [
     'knn_accuracy',
     'knn_predict',
     'load_predictions',
-    'pool_last',
-    'pooled_feature',
     'save_predictions',
     'save_submission',
 ]

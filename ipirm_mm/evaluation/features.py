@@ -11,6 +11,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ipirm_mm.models.utils import pooled_feature
 from ipirm_mm.utils import ProgressBar
 
 
@@ -78,36 +79,6 @@ def extract_features(
         if known[key]:
             result[key] = _gather(torch.tensor(known[key], device=device))[order]
     return result
-
-
-def pooled_feature(model: Any, images: Tensor) -> Tensor:
-    """Last feature map of a model's backbone, averaged over positions.
-
-    Args:
-        model: A model of MMPretrain.
-        images: ``(B, C, H, W)``, preprocessed.
-
-    Returns:
-        ``(B, D)``.
-    """
-    return pool_last(model.extract_feat(images))
-
-
-def pool_last(features: Any) -> Tensor:
-    """Last feature of a network, averaged over positions.
-
-    Args:
-        features: A feature, or a list of the features of all stages; a feature is ``(B, D)``,
-            ``(B, D, H, W)``, or a list that ends with one (patches and class token of a
-            transformer).
-
-    Returns:
-        ``(B, D)``.
-    """
-    feature = features[-1] if isinstance(features, (list, tuple)) else features
-    if isinstance(feature, (list, tuple)):  # patches and class token
-        feature = feature[-1]
-    return feature.flatten(2).mean(2) if feature.ndim > 2 else feature
 
 
 def _gather(rows: Tensor) -> Tensor:

@@ -179,5 +179,5 @@ def test_ambiguous_indices_are_refused():
     assert base_dataset(plain) is plain
     assert base_dataset(RepeatDataset(plain, 3)) is plain
     for wrapped in (ConcatDataset([plain, plain]), KFoldDataset(dict(type='FashionMNIST50'))):
-        with pytest.raises(UserError, match=f'{type(wrapped).__name__}, in which sample_idx'):
+        with pytest.raises(UserError, match=f'{type(wrapped).__name__}, in which one sample_idx'):
             base_dataset(wrapped)

@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from ipirm_mm.errors import UserError
 from ipirm_mm.utils import check_checkpoint
 
-from ..weights import load_weights
+from .weights import load_weights
 
 
 def plain_classifier(config: Config) -> ConfigDict:
