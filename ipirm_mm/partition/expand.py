@@ -73,7 +73,7 @@ def extend_by_linear_fit(
         images: Indices of these images.
         features: Features of all images, ``(N, D)``.
         num_subsets: Number of subsets *K*.
-        min_size: Minimum number of images per subset, at least 1. Defaults to 0.
+        min_size: Minimum number of images per subset; 0 counts as 1. Defaults to 0.
 
     Returns:
         Subset of each image, ``(N,)`` long.

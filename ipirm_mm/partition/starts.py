@@ -149,8 +149,9 @@ def cluster_search_subsets(
 ) -> list[Candidate]:
     """k-means into many clusters, then a search over which subset each cluster belongs to.
 
-    The search first looks at a sample of the first block, then, from its results, at the first
-    blocks. Clusters that it has not seen images of are assigned by their means.
+    Uses the first eight blocks. The search first evaluates a random sample of their images, then,
+    from the results, all of their images. An image of another block belongs to the cluster with
+    the nearest mean.
 
     Args:
         objective: The objective.
