@@ -1,5 +1,5 @@
 # Stage I at a laptop's scale, our recipe: five epochs of plain SimCLR, then one partition into 20
-# subsets by k-means, which is kept, and a penalty of weight 2.
+# subsets by k-means, which does not change any more, and a penalty of weight 2.
 _base_ = [
     '../_base_/datasets/fashion_mnist_50.py',
     '../_base_/default_runtime.py',

@@ -1,5 +1,5 @@
 # Stage I at a laptop's scale, the report's recipe: K = 2, partitions that maximise Eq. 3, weight
-# 0.2 from the start, a new partition at regular intervals, all of them kept.
+# 0.2 from the start, a new partition at regular intervals, and all partitions kept.
 _base_ = ['ipirm_simclr.py']
 
 model = dict(num_subsets=2, head=dict(irm_weight=0.2, irm_begin=0))

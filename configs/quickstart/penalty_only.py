@@ -1,4 +1,5 @@
-# Control: the penalty on the whole batch, no partition. What this gains is not the partitions'.
+# Control: the penalty on the whole batch, without partitions. What this gains is not due to the
+# partitions.
 _base_ = ['ipirm_simclr.py']
 
 model = dict(head=dict(penalise_batch=True))

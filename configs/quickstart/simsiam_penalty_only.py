@@ -1,5 +1,5 @@
-# Control: contrastive risk and penalty on the whole batch, no partition. What this gains is not
-# the partitions'.
+# Control: contrastive risk and penalty on the whole batch, without partitions. What this gains
+# is not due to the partitions.
 _base_ = ['ipirm_simsiam.py']
 
 model = dict(head=dict(penalise_batch=True))

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import pool_last, pooled_feature
+from ipirm_mm.resources import find_config
 
 from ..weights import load_weights
 from .distillation_losses import Responses
@@ -163,9 +164,7 @@ def _model_config(model: dict | str) -> ConfigDict:
     """The config of a network, a copy, with its data preprocessor."""
     if not isinstance(model, str):
         return ConfigDict(copy.deepcopy(model))
-    if not os.path.isfile(model):
-        raise UserError(f'there is no config file {model} of the teacher')
-    config = Config.fromfile(model)
+    config = Config.fromfile(find_config(model, 'of the teacher'))
     if config.get('model') is None:
         raise UserError(f'{model}, the config of the teacher, has no model')
     network = config.model

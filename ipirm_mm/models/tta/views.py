@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from typing import Any
 
 from mmcv.transforms import BaseTransform, Compose
@@ -12,6 +11,7 @@ from mmpretrain.models import BaseClassifier
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.resources import find_config
 
 from ..distillers import DistillingClassifier
 
@@ -139,9 +139,7 @@ def member_config(member: dict[str, Any]) -> Config:
             f'the member {member["config"]} changes its views: name which by crops, one of '
             f'{tuple(CROPS)}'
         )
-    if not os.path.isfile(member['config']):
-        raise UserError(f'there is no config file {member["config"]} of a member of the ensemble')
-    return Config.fromfile(member['config'])
+    return Config.fromfile(find_config(member['config'], 'of a member of the ensemble'))
 
 
 @TRANSFORMS.register_module()
