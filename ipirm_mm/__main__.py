@@ -21,7 +21,7 @@ from .resources import resource_root
 def find_tools() -> dict[str, Path]:
     """All tools, the file of each by its name."""
     folder = resource_root() / 'tools'
-    return {path.stem: path for path in sorted(folder.rglob('*.py'))}
+    return {path.stem: path for path in sorted(folder.rglob('*.py'), key=lambda path: path.stem)}
 
 
 def list_tools(tools: dict[str, Path]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import os
 import pickle
 import re
 from typing import Any
 
-from .resources import SCOPE, find_config
+from .resources import SCOPE, find_by_basename, find_config
 
 # Import name, lowest version that works, and the names on PyPI (official first, then the
 # maintained fork).
@@ -159,7 +160,8 @@ def resolve_own_config_names() -> None:
     the package up in a fixed list, and wants a slash in the name; ``get_installed_path`` needs
     ``pkg_resources``, which setuptools 82 removed; ``Config.fromfile`` takes no such name at all.
 
-    See :func:`ipirm_mm.resources.find_config` for the names.
+    See :func:`ipirm_mm.resources.find_config` for the names. A base that moved within this package
+    gets its sentence, too.
     """
     from mmengine.config import Config
 
@@ -177,7 +179,10 @@ def resolve_own_config_names() -> None:
     def get_cfg_path_or_name(cfg_path: str, filename: str) -> tuple[str, str | None]:
         if cfg_path.startswith(f'{SCOPE}::'):
             return find_config(cfg_path), None  # our bases name a default scope themselves
-        return get_cfg_path(cfg_path, filename)
+        path, scope = get_cfg_path(cfg_path, filename)
+        if not os.path.isfile(path) and find_by_basename(path):
+            find_config(path)  # a base that moved: raises, and names its new place
+        return path, scope
 
     fromfile_or_name.knows_ipirm_mm = True  # type: ignore[attr-defined]
     Config.fromfile = staticmethod(fromfile_or_name)

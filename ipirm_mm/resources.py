@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 
 from .errors import UserError
@@ -41,45 +42,66 @@ def find_config(name: str | os.PathLike[str], of: str = '') -> str:
             ``''``.
 
     Returns:
-        Path of an existing file. A name of another package, such as ``'mmpretrain::...'``, is
-        returned as it is: MMEngine resolves it.
+        Path of an existing file.
 
     Raises:
         UserError: If there is no such file. The message names the new place of a config that
             moved, or names that are nearly the same.
     """
     name = os.fspath(name)
-    scope, mark, inner = name.partition('::')
-    if not mark:
+    if not name.startswith(f'{SCOPE}::'):
         if os.path.isfile(name):
             return name
         problem = f'there is no config file {name}'
-    elif scope == SCOPE:
-        path = resource_root() / 'configs' / inner
+        by_name = False
+    else:
+        path = resource_root() / 'configs' / name.partition('::')[2]
         if path.is_file():
             return str(path)
         problem = f'ipirm_mm has no config {name}'
-    else:
-        return name
+        by_name = True
     problem += f' {of}' if of else ''
-    raise UserError(problem + _suggest(os.path.basename(inner or name), bool(mark)))
+    raise UserError(problem + _suggest(name, by_name))
 
 
-def _suggest(basename: str, by_name: bool) -> str:
-    """What may be meant by a config that does not exist.
+def find_by_basename(name: str) -> str | None:
+    """Find the config with the basename of a path that does not exist any more.
 
     Basenames are unique among the configs, so a config that moved is found by its basename.
 
     Args:
-        basename: The file name that was asked for.
-        by_name: Whether it was asked for as ``ipirm_mm::...``, not by a path.
+        name: A path, or a name of the form ``ipirm_mm::...``.
+
+    Returns:
+        Path of the config below ``configs``, or None.
     """
-    by_basename = {os.path.basename(path): path for path in list_configs()}
-    if basename in by_basename:
-        return f': the config of this name is {_show(by_basename[basename], by_name)}'
-    near = difflib.get_close_matches(basename, by_basename, n=3)
+    for path in list_configs():
+        if os.path.basename(path) == _basename(name):
+            return path
+    return None
+
+
+def _basename(name: str) -> str:
+    return re.split('/|::', name)[-1]
+
+
+def _suggest(name: str, by_name: bool) -> str:
+    """Suggest configs for a name that does not exist.
+
+    Args:
+        name: The path or name that was asked for.
+        by_name: Whether it is a name (``ipirm_mm::...``), not a path.
+
+    Returns:
+        The end of a sentence, which may be empty.
+    """
+    found = find_by_basename(name)
+    if found:
+        return f': the config of this name is {_show(found, by_name)}'
+    basenames = {os.path.basename(path): path for path in list_configs()}
+    near = difflib.get_close_matches(_basename(name), basenames, n=3)
     if near:
-        names = ', '.join(_show(by_basename[match], by_name) for match in near)
+        names = ', '.join(_show(basenames[match], by_name) for match in near)
         return f': configs with nearly this name are {names}'
     if by_name:
         return f': the names are the paths below {resource_root() / "configs"}'

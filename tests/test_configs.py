@@ -393,7 +393,8 @@ def test_names_of_configs_work_everywhere(tmp_path, monkeypatch):
             assert config.model == {**expected.model, 'num_subsets': 3}
             assert config.optim_wrapper == expected.optim_wrapper
     # What is not ours is left to MMEngine.
-    assert find_config('mmpretrain::resnet/resnet18_8xb32_in1k.py').startswith('mmpretrain::')
+    with pytest.raises(UserError, match='there is no config file mmpretrain::a/b.py$'):
+        find_config('mmpretrain::a/b.py')
     with pytest.raises(ValueError, match='_get_package_and_cfg_path'):
         Config._get_cfg_path('mmpretrain::noslash', 'a.py')
     before = Config.fromfile
@@ -427,6 +428,16 @@ def test_a_config_that_is_not_there_gets_a_sentence(name, sentence, tmp_path, mo
             Config.fromfile(own)
     with pytest.raises(UserError, match='of the teacher'):
         find_config(name, 'of the teacher')
+
+
+def test_a_base_that_moved_gets_a_sentence(tmp_path):
+    own = tmp_path / 'own.py'
+    own.write_text("_base_ = ['configs/teacher_r50.py']\n")
+    with pytest.raises(UserError, match='of this name is ipirm_mm::finetune/teacher_r50.py'):
+        Config.fromfile(own)
+    own.write_text("_base_ = ['configs/someone_elses.py']\n")
+    with pytest.raises(FileNotFoundError, match='someone_elses'):
+        Config.fromfile(own)
 
 
 def test_model_index_and_readmes_know_every_config():
