@@ -10,6 +10,7 @@ import pickle
 import re
 from typing import Any
 
+from .errors import UserError
 from .resources import SCOPE, find_by_basename, find_config
 
 # Import name, lowest version that works, and the names on PyPI (official first, then the
@@ -180,8 +181,12 @@ def resolve_own_config_names() -> None:
         if cfg_path.startswith(f'{SCOPE}::'):
             return find_config(cfg_path), None  # our bases name a default scope themselves
         path, scope = get_cfg_path(cfg_path, filename)
-        if not os.path.isfile(path) and find_by_basename(path):
-            find_config(path)  # a base that moved: raises, and names its new place
+        moved = None if os.path.isfile(path) else find_by_basename(path)
+        if moved:
+            raise UserError(
+                f'{filename} inherits from {cfg_path}, which is not there: the config of this '
+                f'name is {SCOPE}::{moved}'
+            )
         return path, scope
 
     fromfile_or_name.knows_ipirm_mm = True  # type: ignore[attr-defined]
