@@ -153,7 +153,7 @@ def merge_common(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('./work_dirs', Path(args.config).stem)
+        cfg.work_dir = os.path.join('./work_dirs', Path(cfg.filename).stem)
     for name in loaders:
         if cfg.get(name) is None:
             continue

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import re
 from pathlib import Path
@@ -24,10 +25,10 @@ from mmpretrain.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from PIL import Image
 
-from ipirm_mm import compat, resources
+from ipirm_mm import cli, compat, resources
 from ipirm_mm.datasets import base_dataset
 from ipirm_mm.errors import UserError
-from ipirm_mm.models.distillers import CRD
+from ipirm_mm.models.distillation import CRD
 from ipirm_mm.resources import find_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -392,6 +393,12 @@ def test_names_of_configs_work_everywhere(tmp_path, monkeypatch):
             config = Config.fromfile(own)
             assert config.model == {**expected.model, 'num_subsets': 3}
             assert config.optim_wrapper == expected.optim_wrapper
+    # The run is named as by a path, and so later stages find its checkpoints.
+    monkeypatch.setenv('LOCAL_RANK', '0')  # which merge_common would set
+    args = argparse.Namespace(local_rank=0, launcher='none', work_dir=None)
+    config = cli.load_config('ipirm_mm::ipirm_simclr_r50.py')
+    cli.merge_common(config, args, ())
+    assert Path(config.work_dir) == Path('work_dirs/ipirm_simclr_r50')
     # What is not ours is left to MMEngine.
     with pytest.raises(UserError, match='there is no config file mmpretrain::a/b.py$'):
         find_config('mmpretrain::a/b.py')

@@ -46,6 +46,14 @@ def test_tools_are_listed_and_found(monkeypatch, capsys):
     assert '--auto-scale-lr' in capsys.readouterr().out
 
 
+def test_a_member_of_an_ensemble_may_be_a_name(monkeypatch, capsys):
+    name = 'ipirm_mm::quickstart/student_kl.py'
+    monkeypatch.setattr(sys, 'argv', ['ipirm_mm', 'ensemble', name])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert f'{name} is a config: give its checkpoint too' in capsys.readouterr().err
+
+
 def test_a_checkout_uses_its_own_folders():
     assert resources.resource_root() == ROOT
     assert (ROOT / 'ipirm_mm' / 'py.typed').is_file()

@@ -117,7 +117,9 @@ def read(member: str, number: int, split: str, args: argparse.Namespace) -> Pred
         split: ``'test'`` or ``'val'``.
         args: Arguments of the command.
     """
-    config, colon, checkpoint = member.partition(':')
+    scope = 'ipirm_mm::' if member.startswith('ipirm_mm::') else ''
+    config, colon, checkpoint = member[len(scope) :].partition(':')
+    config = scope + config
     if not colon or member.endswith('.pkl'):
         if member.endswith('.py'):
             raise UserError(f'{member} is a config: give its checkpoint too, {member}:CHECKPOINT')

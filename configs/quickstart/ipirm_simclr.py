@@ -19,7 +19,7 @@ model = dict(
         with_last_bn=False,
         with_last_bias=True,
     ),
-    head=dict(type='IPIRMContrastiveHead', temperature=0.5, irm_weight=2.0, irm_begin=5),
+    head=dict(type='IPIRMContrastiveHead', temperature=0.5, irm_weight=2.0, irm_warmup_epochs=5),
 )
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3, weight_decay=1e-6))

@@ -2,7 +2,7 @@
 # 0.2 from the start, a new partition at regular intervals, and all partitions kept.
 _base_ = ['ipirm_simclr.py']
 
-model = dict(num_subsets=2, head=dict(irm_weight=0.2, irm_begin=0))
+model = dict(num_subsets=2, head=dict(irm_weight=0.2, irm_warmup_epochs=0))
 custom_hooks = [
     dict(
         type='PartitionUpdateHook',

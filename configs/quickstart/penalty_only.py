@@ -2,5 +2,5 @@
 # partitions.
 _base_ = ['ipirm_simclr.py']
 
-model = dict(head=dict(penalise_batch=True))
+model = dict(head=dict(penalize_batch=True))
 custom_hooks = [dict(type='PartitionUpdateHook', max_partitions=0), _base_.knn_hook]
