@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -506,6 +507,11 @@ def test_registering_models_twice_changes_nothing(monkeypatch):
     resources.register_models()
     assert ModelHub._register_mmpretrain_models == before
     assert resources.list_configs() == []
+    # Nor where MMPretrain's hub cannot be imported, which reads files by `modelindex`.
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, 'mmpretrain.apis.model', None)
+    resources.register_models()
+    assert ModelHub._register_mmpretrain_models == before
 
 
 @pytest.mark.parametrize(
