@@ -1,5 +1,5 @@
-# Report, Stage I, on images of your own without labels: any number, size and mode, in folders of
-# any depth. Change one path, here or by
+# Report, Stage I, on your own images without labels: any number, size and mode, in folders of any
+# depth. Change one path, here or by
 #   --cfg-options train_dataloader.dataset.data_root=/path/to/images
 _base_ = ['ipirm_simclr_r50.py']
 
@@ -13,7 +13,7 @@ train_dataloader = dict(
         pipeline=_base_.train_pipeline,
     )
 )
-# Nothing to validate on without labels.
+# Without labels there is nothing to validate on.
 val_dataloader = val_evaluator = val_cfg = None
 test_dataloader = test_evaluator = test_cfg = None
 custom_hooks = [

@@ -1,7 +1,15 @@
-"""IP-IRM for MMPretrain: self-supervised learning invariant over partitions that it finds.
+"""IP-IRM for MMPretrain: self-supervised learning that is invariant over partitions it finds.
 
-Importing the package checks what is installed, bridges faults of the stack (see
-:mod:`ipirm_mm.compat`) and registers everything in ``mmpretrain.registry``. In a config:
+IP-IRM (Iterative Partition-based Invariant Risk Minimisation) is the method of Wang et al.,
+"Self-Supervised Learning Disentangled Group Representation as Feature" (NeurIPS 2021,
+arXiv 2110.15255, code Wangt-CN/IP-IRM). "The report" in this package is another text: the
+technical report of an entry to the image classification track of the VIPriors challenge (Visual
+Inductive Priors for Data-Efficient Computer Vision) with 71.62 % on the test split. It pre-trains
+by IP-IRM (Stage I), and then distils (Stage II).
+
+Importing the package checks which packages are installed, works around their faults (see
+:mod:`ipirm_mm.compat`), registers everything in ``mmpretrain.registry``, and makes its models
+known to ``mmpretrain.list_models`` and ``mmpretrain.get_model``. In a config:
 
 .. code-block:: python
 
@@ -14,7 +22,18 @@ from .version import __version__
 compat.check_packages()
 compat.apply_bridges()
 
-from . import datasets, engine, evaluation, functional, models, partition, visualization  # noqa: E402
+from . import (  # noqa: E402
+    datasets,
+    engine,
+    evaluation,
+    functional,
+    models,
+    partition,
+    resources,
+    visualization,
+)
+
+resources.register_models()
 
 __all__ = [
     '__version__',
@@ -25,5 +44,6 @@ __all__ = [
     'functional',
     'models',
     'partition',
+    'resources',
     'visualization',
 ]

@@ -19,6 +19,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from .compat import prepare_cpu_distributed
 from .errors import UserError
 from .models.tta import CROPS, VIEW_POLICIES
+from .resources import find_config
 from .utils import check_checkpoint
 
 
@@ -109,17 +110,15 @@ def check_tta_arguments(parser: argparse.ArgumentParser, args: argparse.Namespac
 
 
 def load_config(path: str) -> Config:
-    """Load a config file.
+    """Load a config.
 
     Args:
-        path: Path of the file.
+        path: A file, or the name of a config of this package (``ipirm_mm::...``).
 
     Raises:
-        UserError: If there is no such file.
+        UserError: If there is no such file; see :func:`~ipirm_mm.resources.find_config`.
     """
-    if not os.path.isfile(path):
-        raise UserError(f'there is no config file {path}')
-    return Config.fromfile(path)
+    return Config.fromfile(find_config(path))
 
 
 def merge_options(cfg: Config, options: dict | None) -> None:

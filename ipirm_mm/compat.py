@@ -1,14 +1,19 @@
-"""Bridges over faults of the installed stack, each with the fault it bridges."""
+"""Workarounds for faults of the installed packages; each function names the fault it mends."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
+import os
 import pickle
 import re
 from typing import Any
 
-# Import name, least version, and the names under which PyPI has it (official first, then the
+from .errors import UserError
+from .resources import SCOPE, find_by_basename, find_config
+
+# Import name, lowest version that works, and the names on PyPI (official first, then the
 # maintained fork).
 REQUIRED = (
     ('torch', '2.1', ('torch',)),
@@ -25,13 +30,14 @@ def _version_tuple(version: str) -> tuple[int, ...]:
 
 
 def check_packages() -> None:
-    """Name a package that is missing or too old, and the command that mends it.
+    """Check that the required packages are installed and new enough.
 
-    The OpenMMLab packages are no hard requirements of this one: the official ones and their fork
-    overwrite each other, so that installing one could break the set-up of a user of the other.
+    The OpenMMLab packages are optional requirements (extras). The official ones and their fork
+    overwrite each other, so a hard requirement on one could break an environment with the other.
 
     Raises:
-        ImportError: If a package is missing or too old.
+        ImportError: If a package is missing or too old. The message names it, and the command to
+            run.
     """
     for name, least, distributions in REQUIRED:
         found = None
@@ -56,18 +62,19 @@ def check_packages() -> None:
 
 
 def apply_bridges() -> None:
-    """Apply all bridges that an import can apply; done twice, it changes nothing more."""
+    """Apply all workarounds that need no config. A second call changes nothing more."""
     allow_checkpoint_types()
     mend_hue_on_numpy_2()
+    resolve_own_config_names()
 
 
 def allow_checkpoint_types() -> None:
     """Let ``torch.load`` read the checkpoints that MMEngine writes.
 
     Fault: since torch 2.6 ``torch.load`` refuses types other than tensors (``weights_only=True``),
-    but MMEngine 0.10.7 saves its message hub, ``HistoryBuffer`` objects of NumPy arrays, and
-    cannot load what it saved (mmengine issue 1655). Exactly what these need is allowed here.
-    Loading still refuses everything else, so that no checkpoint runs code.
+    but MMEngine 0.10.7 saves its message hub, ``HistoryBuffer`` objects of NumPy arrays, and so
+    cannot load its own checkpoints (mmengine issue 1655). This function allows exactly the types
+    in such a checkpoint. Loading still refuses everything else, so no checkpoint runs code.
     """
     import numpy as np
     import torch
@@ -97,9 +104,9 @@ def allow_checkpoint_types() -> None:
 
 
 def _getattr_of_history_buffer(owner: Any, name: str) -> Any:
-    """Stand in for ``getattr`` in a checkpoint: nothing but the statistics of a buffer.
+    """Replace ``getattr`` in a checkpoint; it returns only the statistics of a buffer.
 
-    The builtin would let a checkpoint reach anything from the types that are allowed.
+    The builtin would let a checkpoint reach any attribute of the allowed types.
     """
     from mmengine.logging import HistoryBuffer
 
@@ -111,9 +118,9 @@ def _getattr_of_history_buffer(owner: Any, name: str) -> Any:
 def mend_hue_on_numpy_2() -> None:
     """Let ``ColorJitter`` shift hue by negative amounts.
 
-    Fault: mmcv 2.2.0 computes ``np.uint8(hue_factor * 255)``, which NumPy 2 refuses for negative
-    numbers (OverflowError), so that no stock SimCLR pipeline runs. What NumPy 1 computed is the
-    value modulo 256.
+    Fault: mmcv 2.2.0 computes ``np.uint8(hue_factor * 255)``. NumPy 2 refuses negative numbers
+    there (OverflowError), so no stock SimCLR pipeline runs. NumPy 1 took the value modulo 256,
+    and so does this function.
     """
     import cv2
     import mmcv
@@ -147,16 +154,56 @@ def mend_hue_on_numpy_2() -> None:
         module.adjust_hue = adjust_hue
 
 
+def resolve_own_config_names() -> None:
+    """Let ``_base_`` and ``Config.fromfile`` take names such as ``ipirm_mm::ipirm_simclr_r50.py``.
+
+    Fault: MMEngine has such names for its own projects only. ``_get_package_and_cfg_path`` looks
+    the package up in a fixed list, and wants a slash in the name; ``get_installed_path`` needs
+    ``pkg_resources``, which setuptools 82 removed; ``Config.fromfile`` takes no such name at all.
+
+    See :func:`ipirm_mm.resources.find_config` for the names. A base that moved within this package
+    gets its sentence, too.
+    """
+    from mmengine.config import Config
+
+    if getattr(Config.fromfile, 'knows_ipirm_mm', False):
+        return
+    fromfile, get_cfg_path = Config.fromfile, Config._get_cfg_path
+
+    @functools.wraps(fromfile)
+    def fromfile_or_name(filename: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(filename).startswith(f'{SCOPE}::'):
+            filename = find_config(str(filename))
+        return fromfile(filename, *args, **kwargs)
+
+    @functools.wraps(get_cfg_path)
+    def get_cfg_path_or_name(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        if cfg_path.startswith(f'{SCOPE}::'):
+            return find_config(cfg_path), None  # our bases name a default scope themselves
+        path, scope = get_cfg_path(cfg_path, filename)
+        moved = None if os.path.isfile(path) else find_by_basename(path)
+        if moved:
+            raise UserError(
+                f'{filename} inherits from {cfg_path}, which is not there: the config of this '
+                f'name is {SCOPE}::{moved}'
+            )
+        return path, scope
+
+    fromfile_or_name.knows_ipirm_mm = True  # type: ignore[attr-defined]
+    Config.fromfile = staticmethod(fromfile_or_name)
+    Config._get_cfg_path = staticmethod(get_cfg_path_or_name)
+
+
 def prepare_cpu_distributed(cfg: Any) -> None:
     """Start distributed training without an accelerator, over gloo.
 
-    Fault: MMEngine's ``init_dist`` calls ``torch.cuda.set_device`` whatever the backend, and its
-    default wrapper gives DDP ``device_ids``, which DDP refuses on the processor. The group is
-    initialised here, before the runner, which then leaves it alone. Does nothing where there is an
-    accelerator, or the launcher is not PyTorch's.
+    Fault: MMEngine's ``init_dist`` calls ``torch.cuda.set_device`` for every backend, and its
+    default wrapper passes ``device_ids`` to DDP, which DDP refuses on the CPU. This function
+    initialises the process group before the runner does; the runner then keeps it. It does nothing
+    if there is an accelerator, or if the launcher is not PyTorch's.
 
     Args:
-        cfg: The config, changed in place.
+        cfg: The config of the run. It is changed in place.
     """
     import torch
     from mmengine.device import get_device
@@ -166,7 +213,7 @@ def prepare_cpu_distributed(cfg: Any) -> None:
         return
     cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
     cfg.env_cfg.dist_cfg['backend'] = 'gloo'
-    # An explicit wrapper bypasses the top-level option, so it has to be put inside.
+    # MMEngine ignores the top-level find_unused_parameters if there is a wrapper config.
     wrapper = dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,

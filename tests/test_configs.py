@@ -1,35 +1,66 @@
-"""Every config builds, takes a step and passes `val`; MMPretrain's interfaces accept ours."""
+"""Every config builds, takes a step and passes `val`; names, model index and bases of the configs.
+
+``make test`` builds every config without initial weights and steps those in ``STEPPED``;
+``make test-all`` steps all of them at their full size.
+"""
 
 from __future__ import annotations
 
+import argparse
+import functools
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from ipirm_mm.models.distillers import CRD
+import yaml
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmpretrain import FeatureExtractor, get_model
+from mmpretrain import FeatureExtractor, get_model, list_models
+from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from PIL import Image
 
+from ipirm_mm import cli, compat, resources
 from ipirm_mm.datasets import base_dataset
+from ipirm_mm.errors import UserError
+from ipirm_mm.models.distillation import CRD
+from ipirm_mm.resources import find_config
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(
+ALL_CONFIGS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / 'configs').rglob('*.py')
     if '_base_' not in path.parts
 )
 # Nothing of these is trained.
-ENSEMBLES = [path for path in CONFIGS if '/ensemble' in path]
-CONFIGS = [path for path in CONFIGS if path not in ENSEMBLES]
+ENSEMBLES = [path for path in ALL_CONFIGS if Path(path).stem.startswith('ensemble')]
+CONFIGS = [path for path in ALL_CONFIGS if path not in ENSEMBLES]
 QUICKSTART = ROOT / 'configs/quickstart/ipirm_simclr.py'
+# One for each stage, data set and kind of loss, which `make test` steps at full size: all of the
+# quickstart, and these. The families of larger backbones it steps on small images.
+STEPPED = (
+    'configs/ipirm_simclr_r50.py',
+    'configs/ipirm_simsiam_r50.py',
+    'configs/baselines/supervised_r50.py',
+    'configs/linear/linear_ipirm_simclr_r50.py',
+    'configs/cifar100/linear_cifar100_authors.py',
+    'configs/stl10/ipirm_simclr_stl10.py',
+    'configs/finetune/teacher_r50.py',
+    'configs/distill/kl_r50.py',
+    'configs/distill/ofd_r50.py',
+    'configs/distill/crd_kl_r50.py',
+)
+SMALL_STEPS = ('resnest101', 'seresnext101', 'wide_resnet101')
+# Full-scale classifiers, which have test-time augmentation at their own resolution.
+CLASSIFIERS = [
+    path for path in CONFIGS if re.search(r'/(finetune|distill|linear)/|/supervised_r50', path)
+]
 
 
 def sizes(path):
@@ -52,47 +83,120 @@ def sizes(path):
     return 250, 224, 224
 
 
-def test_there_are_configs():
-    for name in ('ipirm_simclr_r50', 'ipirm_simsiam_r50', 'supervised_r50', 'linear_simsiam_r50'):
-        assert f'configs/{name}.py' in CONFIGS
-    assert len([name for name in CONFIGS if '/kl_res' in name]) >= 6
-    assert len(CONFIGS) >= 70
+def make_samples(path, pipeline, folder, number=2):
+    """What a pipeline of a config makes of a random image of the size of its data set's."""
+    size = sizes(path)[0]
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(image).save(folder / 'image.png')
+    transform = Compose([TRANSFORMS.build(step) for step in pipeline])
+    samples = []
+    for index in range(number):
+        known = dict(sample_idx=index, gt_label=index)
+        if size == 250:
+            known['img_path'] = str(folder / 'image.png')
+        else:
+            known['img'] = image.copy()
+        samples.append(transform(known))
+    return samples
 
 
-@pytest.mark.parametrize('path', CONFIGS)
-def test_config_takes_a_step_and_passes_val(path, tmp_path):
+def check_heading(path):
+    """A config says what it stands for, and registers what it needs."""
     config = Config.fromfile(ROOT / path)
     assert 'ipirm_mm' in config.custom_imports['imports']
     heading = (ROOT / path).read_text().split('\n_base_')[0]
-    origin = ('Report, ', "authors' script", 'laptop', 'Control: ')
+    origin = ('Report, ', "Wang et al.'s script", 'laptop', 'Control: ')
     assert any(word in heading for word in origin), 'what does it stand for?'
     for hook in config.get('custom_hooks', []):
         HOOKS.build(hook)
-    size, view, test_size = sizes(path)
-    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    Image.fromarray(image).save(tmp_path / 'image.png')
+    return config
 
-    def batch(loader):
-        pipeline = Compose([TRANSFORMS.build(step) for step in loader.dataset.pipeline])
-        samples = []
-        for index in range(2):
-            known = dict(sample_idx=index, gt_label=index)
-            if size == 250:
-                known['img_path'] = str(tmp_path / 'image.png')
-            else:
-                known['img'] = image.copy()
-            samples.append(pipeline(known))
-        return default_collate(samples)
 
-    if config.model.backbone.get('init_cfg'):  # the checkpoint of Stage I
+def build_model(config):
+    """The model of a config as on one device, without the checkpoint of Stage I."""
+    if config.model.backbone.get('init_cfg'):
         assert config.model.backbone.init_cfg.prefix == 'backbone.'
         config.model.backbone.pop('init_cfg')
     preprocessor = config.model.get('data_preprocessor') or config.data_preprocessor
     model = revert_sync_batchnorm(
         MODELS.build({**config.model, 'data_preprocessor': preprocessor})
     )
-    for teacher in getattr(model, 'beside', ()):  # as if its checkpoint had been there
+    for teacher in getattr(model, 'beside', ()):
         assert teacher.checkpoint.startswith('work_dirs/teacher')
+    return model, preprocessor
+
+
+@functools.cache
+def read(path):
+    """A config that a test does not change."""
+    return Config.fromfile(ROOT / path)
+
+
+def test_there_are_configs():
+    stems = [Path(path).stem for path in CONFIGS]
+    for name in ('ipirm_simclr_r50', 'ipirm_simsiam_r50', 'supervised_r50', 'linear_simsiam_r50'):
+        assert name in stems
+    for name in ('ipirm_simclr_r50', 'ipirm_simsiam_r50', 'ipirm_simclr_r50_own_images'):
+        assert f'configs/{name}.py' in CONFIGS
+    assert len([name for name in CONFIGS if '/kl_res' in name]) >= 6
+    assert len(CONFIGS) >= 70
+    # Runs are named after the file, and a config that moved is found by its name.
+    assert len({Path(path).stem for path in ALL_CONFIGS}) == len(ALL_CONFIGS)
+    assert set(STEPPED) <= set(CONFIGS)
+
+
+@pytest.mark.parametrize('path', CONFIGS)
+def test_config_builds(path, tmp_path, monkeypatch):
+    """Pipelines, shapes through the network, trained parameters and metric; no initial weights."""
+    config = check_heading(path)
+    monkeypatch.setattr(torch.nn.init, 'kaiming_uniform_', lambda tensor, *_, **__: tensor)
+    model, preprocessor = build_model(config)
+    _, view, test_size = sizes(path)
+    (sample,) = make_samples(path, config.train_dataloader.dataset.pipeline, tmp_path, 1)
+    inputs = sample['inputs']
+    selfsup = 'SelfSup' in str(preprocessor)
+    assert (
+        [one.shape for one in inputs] == [(3, view, view)] * 2
+        if selfsup
+        else (inputs.shape == (3, view, view))
+    )
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    trained = {id(p) for group in optimizer.param_groups for p in group['params'] if group['lr']}
+    backbone = [p for p in model.backbone.parameters() if id(p) in trained and p.requires_grad]
+    assert bool(backbone) != ('linear' in path)
+    with torch.no_grad():
+        features = model.backbone(torch.zeros(2, 3, 32, 32))
+        features = model.neck(features)
+        if not selfsup:
+            features = (model.head.fc(features[-1]),)
+    classes = config.model.head.get('num_classes')
+    assert features[-1].shape == (2, config.model.neck.out_channels if selfsup else classes)
+    assert selfsup or config.data_preprocessor.num_classes == classes
+    if config.get('val_dataloader') is None:
+        assert path.endswith('own_images.py')
+        return
+    assert config.test_dataloader.dataset.pipeline == config.val_dataloader.dataset.pipeline
+    (sample,) = make_samples(path, config.val_dataloader.dataset.pipeline, tmp_path, 1)
+    assert sample['inputs'].shape == (3, test_size, test_size)
+    for evaluator in (config.val_evaluator, config.test_evaluator):
+        METRICS.build(evaluator)
+    assert evaluator.type == ('KNNAccuracy' if selfsup else 'Accuracy')
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        path
+        if path in STEPPED or 'quickstart' in path
+        else pytest.param(path, marks=pytest.mark.slow)
+        for path in CONFIGS
+    ],
+)
+def test_config_takes_a_step_and_passes_val(path, tmp_path):
+    config = check_heading(path)
+    model, preprocessor = build_model(config)
+    _, view, test_size = sizes(path)
+    for teacher in getattr(model, 'beside', ()):  # as if its checkpoint had been there
         teacher.loaded = True
         for loss in model.distill_losses:
             loss.teacher_loaded(teacher.network)
@@ -103,7 +207,8 @@ def test_config_takes_a_step_and_passes_val(path, tmp_path):
     optimizer = build_optim_wrapper(model, config.optim_wrapper)
     frozen = 'linear' in path
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    data = batch(config.train_dataloader)
+    pipeline = config.train_dataloader.dataset.pipeline
+    data = default_collate(make_samples(path, pipeline, tmp_path))
     shape = (
         data['inputs'][0][0].shape if 'SelfSup' in str(preprocessor) else data['inputs'][0].shape
     )
@@ -120,7 +225,8 @@ def test_config_takes_a_step_and_passes_val(path, tmp_path):
         assert path.endswith('own_images.py')
         return
     model.eval()
-    data = batch(config.val_dataloader)
+    pipeline = config.val_dataloader.dataset.pipeline
+    data = default_collate(make_samples(path, pipeline, tmp_path))
     assert data['inputs'][0].shape == (3, test_size, test_size)
     outputs = model.val_step(data)
     assert len(outputs) == 2
@@ -128,6 +234,26 @@ def test_config_takes_a_step_and_passes_val(path, tmp_path):
     metric.process(data, [sample.to_dict() for sample in outputs])
     scores = metric.evaluate(2)
     assert scores and all(0 <= float(score) <= 100 for score in scores.values())
+
+
+@pytest.mark.parametrize('backbone', SMALL_STEPS)
+def test_a_step_of_each_family_of_backbones_on_small_images(backbone):
+    config = Config.fromfile(ROOT / f'configs/backbones/ipirm_simclr_{backbone}.py')
+    model, _ = build_model(config)
+    model.train()
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    views = [torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8) for _ in range(2)]
+    samples = [DataSample(metainfo=dict(sample_idx=index)) for index in range(2)]
+    logged = model.train_step(dict(inputs=views, data_samples=samples), optimizer)
+    assert torch.isfinite(logged['loss'])
+    for name in ('backbone', 'neck'):
+        changed = [
+            not torch.equal(value, before[key])
+            for key, value in model.named_parameters()
+            if key.startswith(name)
+        ]
+        assert sum(changed) > 0.9 * len(changed)
 
 
 @pytest.mark.parametrize('path', ENSEMBLES)
@@ -139,8 +265,8 @@ def test_ensembles_name_their_members_and_show_each_its_views(path):
     assert step.members == members
     image = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
     for member in members:
-        epochs = Config.fromfile(ROOT / member.config).train_cfg.max_epochs
-        name = Path(member.config).stem
+        epochs = Config.fromfile(member.config).train_cfg.max_epochs
+        name = Path(find_config(member.config)).stem
         assert member.checkpoint == f'work_dirs/{name}/epoch_{epochs}.pth'
     if 'quickstart' in path:
         image = image[:28, :28]
@@ -155,6 +281,60 @@ def test_ensembles_name_their_members_and_show_each_its_views(path):
     assert [view.shape[-1] for view in packed['inputs']] == expected
 
 
+def strings(value):
+    """All strings in a config."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from strings(one)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from strings(one)
+
+
+def test_checkpoints_that_configs_name_are_those_that_configs_write():
+    configs = {Path(path).stem: read(path) for path in ALL_CONFIGS}
+    named = [text for config in configs.values() for text in strings(config._cfg_dict)]
+    named += [
+        text for path in sorted(ROOT.glob('configs/**/*.yml')) for text in [path.read_text()]
+    ]
+    found = {match for text in named for match in re.findall(r'work_dirs/(\w+)/epoch_(\d+)', text)}
+    assert len(found) > 20
+    for name, epoch in found:
+        assert configs[name].train_cfg.max_epochs == int(epoch), name
+
+
+def test_bases_leave_to_configs_what_is_theirs():
+    bases = ROOT / 'configs/_base_'
+    for path in (bases / 'datasets').glob('*.py'):
+        assert 'custom_hooks' not in Config.fromfile(path), path
+    for path in (bases / 'models').glob('*.py'):
+        assert 'work_dirs' not in path.read_text(), path
+    # Each backbone of Table 1 stands once: Stage I, teacher and students have the same.
+    for path in (bases / 'backbones').glob('*.py'):
+        ((name, backbone),) = Config.fromfile(path).items()
+        if name == 'resnet50':
+            continue
+        users = [other for other in CONFIGS if f'_{name}' in other]
+        assert len(users) >= 3
+        for user in users:
+            model = read(user).model
+            for one in (model, model.teacher.model) if 'teacher' in model else (model,):
+                assert {k: v for k, v in one.backbone.items() if k != 'init_cfg'} == backbone
+
+
+def resize_steps(value):
+    """All steps that resize to a size without randomness."""
+    if isinstance(value, dict):
+        if value.get('type') == 'ResizeEdge':
+            yield value
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            yield from resize_steps(one)
+
+
 @pytest.mark.parametrize('name', ['flip', 'five_crop', 'ten_crop'])
 def test_bases_of_test_time_augmentation(name):
     config = Config.fromfile(ROOT / f'configs/_base_/tta/{name}.py')
@@ -163,6 +343,8 @@ def test_bases_of_test_time_augmentation(name):
     views = pipeline(dict(img=image, img_shape=(300, 280)))['inputs']
     assert len(views) == dict(flip=2, five_crop=5, ten_crop=10)[name]
     assert {tuple(view.shape) for view in views} == {(3, 224, 224)}
+    # They resize as the test pipelines that they replace.
+    assert {step.backend for step in resize_steps(config._cfg_dict)} == {'pillow'}
     layer = dict(
         type='ImageClassifier',
         backbone=dict(type='SmallConvNet', channels=(8, 16)),
@@ -172,8 +354,174 @@ def test_bases_of_test_time_augmentation(name):
     assert MODELS.build({**config.tta_model, 'module': layer}).policy in ('gmean', 'tsharpen')
 
 
+@pytest.mark.parametrize('path', CLASSIFIERS)
+def test_classifiers_have_test_time_augmentation_at_their_resolution(path, tmp_path):
+    """The first view is what the test pipeline makes of an image, the second its mirror image."""
+    config = Config.fromfile(ROOT / path)
+    assert config.tta_model == dict(type='ScoreMergingTTA', policy='gmean')
+    assert {step.backend for step in resize_steps(config._cfg_dict)} == {'pillow'}
+    (plain,) = make_samples(path, config.test_dataloader.dataset.pipeline, tmp_path, 1)
+    (views,) = make_samples(path, config.tta_pipeline, tmp_path, 1)
+    assert plain['inputs'].shape[-1] == sizes(path)[2]
+    image, mirrored = views['inputs']
+    assert torch.equal(image, plain['inputs'])
+    assert torch.equal(mirrored, plain['inputs'].flip(-1))
+
+
+def test_ten_crops_in_a_config_of_ones_own(tmp_path):
+    """The lines in the README of `finetune`."""
+    readme = (ROOT / 'configs/finetune/README.md').read_text()
+    lines = re.search(r"    _base_ = 'teacher_r50.py'\n(?:    .*\n)+", readme)[0]
+    lines = re.sub('^    ', '', lines, flags=re.M)
+    path = tmp_path / 'own.py'
+    base = 'ipirm_mm::distill/kl_resnest101_330.py'
+    path.write_text(lines.replace('teacher_r50.py', base))
+    config = Config.fromfile(path)
+    assert config.tta_model.policy == 'tsharpen'
+    (sample,) = make_samples('_330.py', config.tta_pipeline, tmp_path, 1)
+    assert [view.shape for view in sample['inputs']] == [(3, 330, 330)] * 10
+
+
+def test_names_of_configs_work_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('ipirm_simclr_r50.py', 'quickstart/ipirm_simclr.py'):
+        expected = Config.fromfile(ROOT / 'configs' / name)
+        assert find_config(f'ipirm_mm::{name}') == str(ROOT / 'configs' / name)
+        assert Config.fromfile(f'ipirm_mm::{name}').model == expected.model
+        own = tmp_path / 'own.py'
+        for base in (f"'ipirm_mm::{name}'", f"['ipirm_mm::{name}']"):
+            own.write_text(f'_base_ = {base}\nmodel = dict(num_subsets=3)\n')
+            config = Config.fromfile(own)
+            assert config.model == {**expected.model, 'num_subsets': 3}
+            assert config.optim_wrapper == expected.optim_wrapper
+    # The run is named as by a path, and so later stages find its checkpoints.
+    monkeypatch.setenv('LOCAL_RANK', '0')  # which merge_common would set
+    args = argparse.Namespace(local_rank=0, launcher='none', work_dir=None)
+    config = cli.load_config('ipirm_mm::ipirm_simclr_r50.py')
+    cli.merge_common(config, args, ())
+    assert Path(config.work_dir) == Path('work_dirs/ipirm_simclr_r50')
+    # What is not ours is left to MMEngine.
+    with pytest.raises(UserError, match='there is no config file mmpretrain::a/b.py$'):
+        find_config('mmpretrain::a/b.py')
+    with pytest.raises(ValueError, match='_get_package_and_cfg_path'):
+        Config._get_cfg_path('mmpretrain::noslash', 'a.py')
+    before = Config.fromfile
+    compat.resolve_own_config_names()  # a second time, nothing changes
+    assert Config.fromfile is before
+
+
 @pytest.mark.parametrize(
-    'name', ['ipirm_simclr_r50', 'ipirm_simsiam_r50', 'supervised_r50', 'ipirm_simclr_stl10']
+    'name,sentence',
+    [
+        ('configs/kl_r50.py', 'no config file configs/kl_r50.py: .* is configs/distill/kl_r50.py'),
+        ('configs/nothing.py', 'there is no config file configs/nothing.py$'),
+        ('ipirm_mm::kl_r50.py', 'has no config .*kl_r50.py: .* is ipirm_mm::distill/kl_r50.py'),
+        ('ipirm_mm::ipirm_simclr_50.py', 'nearly this name are ipirm_mm::ipirm_simclr_r50.py, '),
+        ('ipirm_mm::x', 'the names are the paths below .*configs'),
+    ],
+)
+def test_a_config_that_is_not_there_gets_a_sentence(name, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=sentence):
+        find_config(name)
+    monkeypatch.chdir(tmp_path)  # where configs/ means nothing
+    with pytest.raises(UserError, match=sentence.replace('is configs/', 'is ipirm_mm::')):
+        find_config(name)
+    if '::' in name:
+        with pytest.raises(UserError, match=sentence):
+            Config.fromfile(name)
+        own = tmp_path / 'own.py'
+        own.write_text(f'_base_ = [{name!r}]\n')
+        with pytest.raises(UserError, match=sentence):
+            Config.fromfile(own)
+    with pytest.raises(UserError, match='of the teacher'):
+        find_config(name, 'of the teacher')
+
+
+def test_a_base_that_moved_gets_a_sentence(tmp_path):
+    own = tmp_path / 'own.py'
+    own.write_text("_base_ = ['configs/teacher_r50.py']\n")
+    with pytest.raises(UserError, match='of this name is ipirm_mm::finetune/teacher_r50.py'):
+        Config.fromfile(own)
+    own.write_text("_base_ = ['configs/someone_elses.py']\n")
+    with pytest.raises(FileNotFoundError, match='someone_elses'):
+        Config.fromfile(own)
+
+
+def test_model_index_and_readmes_know_every_config():
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+    folders = {Path(path).parent for path in ALL_CONFIGS}
+    assert sorted(index) == sorted((folder / 'metafile.yml').as_posix() for folder in folders)
+    paths, names = [], []
+    for file in index:
+        content = yaml.safe_load((ROOT / file).read_text())
+        (collection,) = content['Collections']
+        readme = ROOT / collection['README']
+        assert readme == (ROOT / file).with_name('README.md')
+        for model in content['Models']:
+            assert model['In Collection'] == collection['Name']
+            assert model['Metadata']['Command'].split()[2] == model['Config']
+            assert Path(model['Config']).parent == Path(file).parent
+            assert f'`{Path(model["Config"]).name}`' in readme.read_text()
+            stem = Path(model['Config']).stem
+            prefix = 'quickstart_' if '/quickstart/' in file else ''
+            assert model['Name'] == prefix + stem == model['Name'].lower()
+            paths.append(model['Config'])
+            names.append(model['Name'])
+            for result in model['Results'] or []:
+                for metric, accuracy in result['Metrics'].items():
+                    assert '(report, not reproduced)' in metric
+                    # One decimal in Table 3, two in the others.
+                    published = str(accuracy) if accuracy < 50 else f'{accuracy:.2f}'
+                    assert f' {published}' in readme.read_text()
+                    if accuracy > 50:
+                        assert f' {published} ' in (ROOT / model['Config']).read_text().replace(
+                            '(', ' '
+                        )
+    assert sorted(paths) == ALL_CONFIGS
+    assert set(names) <= set(list_models())
+    assert (
+        ModelHub.get('teacher_r50').config.model == read('configs/finetune/teacher_r50.py').model
+    )
+    for name, path in zip(names, paths):
+        entry, config = ModelHub._models_dict[name], read(path)
+        assert Path(entry.config) == ROOT / path
+        metadata = entry.metadata.data
+        if 'teacher' in config.model:
+            stem = Path(config.model.teacher.checkpoint).parent.name
+            prefix = 'quickstart_' if '/quickstart/' in path else ''
+            assert metadata['Teacher'] == prefix + stem
+        if path in CONFIGS:
+            assert metadata.get('Resolution', sizes(path)[1]) == sizes(path)[1]
+            assert (
+                metadata.get('Epochs', config.train_cfg.max_epochs) == config.train_cfg.max_epochs
+            )
+
+
+def test_registering_models_twice_changes_nothing(monkeypatch):
+    before = ModelHub._register_mmpretrain_models
+    resources.register_models()
+    assert ModelHub._register_mmpretrain_models == before
+    # Where the index is missing, as in a copy of the package alone, nothing is registered.
+    monkeypatch.setattr(resources, 'resource_root', lambda: Path('nowhere'))
+    resources.register_models()
+    assert ModelHub._register_mmpretrain_models == before
+    assert resources.list_configs() == []
+    # Nor where MMPretrain's hub cannot be imported, which reads files by `modelindex`.
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, 'mmpretrain.apis.model', None)
+    resources.register_models()
+    assert ModelHub._register_mmpretrain_models == before
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'ipirm_simclr_r50',
+        'ipirm_simsiam_r50',
+        'baselines/supervised_r50',
+        'stl10/ipirm_simclr_stl10',
+    ],
 )
 def test_learning_rate_scales_to_the_number_of_gpus(name):
     """What --auto-scale-lr does on 8, 4 and 1 GPUs."""
@@ -233,3 +581,10 @@ def test_get_model_and_feature_extractor():
     features = FeatureExtractor(model)([image, image])
     assert len(features) == 2 and features[0][0].shape == (128, 4, 4)
     assert len(model(torch.zeros(1, 3, 28, 28), [DataSample()], mode='predict')) == 1
+
+
+@pytest.mark.parametrize('name', ['ipirm_simclr_r50', 'quickstart_student_ofd', 'kl_r50'])
+def test_get_model_by_name(name):
+    model = get_model(name)
+    assert type(model).__name__ == model._config.model.type
+    assert model._metainfo.name == name

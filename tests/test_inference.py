@@ -292,7 +292,7 @@ def test_a_submission_for_images_without_labels(stock, tmp_path):
         pixels = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / f'test/imgs/img_{number}.JPEG')
     torch.manual_seed(0)
-    config = ROOT / 'configs/supervised_r50.py'
+    config = ROOT / 'configs/baselines/supervised_r50.py'
     options = [
         f'test_dataloader.dataset.data_root={root}',
         'test_dataloader.dataset.split=test',

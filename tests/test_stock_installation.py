@@ -12,9 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmengine
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +56,7 @@ def installation(request, tmp_path):
     mim = Path(run(python, '-c', where).split()[-1])
     copy = tmp_path / 'mmpretrain'
     shutil.copytree(mim / 'tools', copy / 'tools')
-    shutil.copytree(mim / 'configs', copy / 'configs')
+    shutil.copytree(mim / 'configs/_base_', copy / 'configs/_base_')
     shutil.copytree(ROOT / 'configs', copy / 'configs' / 'ipirm')
     return python, copy
 
@@ -93,8 +96,9 @@ def test_quickstart_trains_resumes_and_tests(installation, tmp_path):
     assert 'knn/top1' in printed
 
 
-def test_full_scale_config_trains_on_vipriors(installation, tmp_path):
-    python, stock = installation
+@pytest.fixture
+def vipriors(tmp_path):
+    """Eight images of two classes in the folders of the challenge's data."""
     data = tmp_path / 'vipriors'
     generator = np.random.default_rng(0)
     for split in ('train', 'val'):
@@ -104,6 +108,12 @@ def test_full_scale_config_trains_on_vipriors(installation, tmp_path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = generator.integers(0, 256, (240, 260, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(path)
+    return data
+
+
+def test_full_scale_config_trains_on_vipriors(installation, vipriors, tmp_path):
+    """With ResNet-18, which takes less time than ResNet-50; tests/test_configs.py steps that."""
+    python, stock = installation
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
     loaders += ('custom_hooks.1.bank_dataloader', 'custom_hooks.1.query_dataloader')
     options = [
@@ -113,7 +123,7 @@ def test_full_scale_config_trains_on_vipriors(installation, tmp_path):
             ('batch_size', 2),
             ('num_workers', 0),
             ('persistent_workers', False),
-            ('dataset.data_root', data),
+            ('dataset.data_root', vipriors),
             ('dataset.num_classes', 2),
             ('dataset.per_class', 2),
         )
@@ -129,7 +139,48 @@ def test_full_scale_config_trains_on_vipriors(installation, tmp_path):
         'train_cfg.val_interval=2',
         'custom_hooks.0.interval=1',
         'default_hooks.logger.interval=1',
+        'model.backbone.depth=18',
+        'model.neck.in_channels=512',
         *options,
     )
     assert 'Partition 1 before epoch 2' in printed
     assert 'knn/top1' in printed and 'feature_std' in printed
+
+
+@pytest.mark.slow
+def test_stock_tta_takes_ours(installation, vipriors, tmp_path):
+    """MMPretrain's ``tools/test.py --tta`` gives the scores that ours gives."""
+    python, stock = installation
+    cfg = Config.fromfile(stock / 'configs/ipirm/baselines/supervised_r50.py')
+    # In the file: the tools merge --cfg-options into the model after they have wrapped it.
+    options = {
+        'model.backbone.depth': 18,
+        'model.head.in_channels': 512,
+        'test_dataloader.dataset.data_root': str(vipriors),
+        'test_dataloader.dataset.num_classes': 2,
+        'test_dataloader.dataset.per_class': 2,
+        'test_dataloader.num_workers': 0,
+        'test_dataloader.persistent_workers': False,
+    }
+    cfg.merge_from_dict(options)
+    config = tmp_path / 'small.py'
+    cfg.dump(config)
+    torch.manual_seed(0)
+    checkpoint = tmp_path / 'r18.pth'
+    model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor})
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    scores = []
+    for tool, flags in (
+        (stock / 'tools/test.py', ['--tta']),
+        (ROOT / 'tools/test.py', ['--tta']),
+        (ROOT / 'tools/test.py', ['--tta-crops', 'flip', '--tta-policy', 'gmean']),
+        (ROOT / 'tools/test.py', []),
+    ):
+        out = tmp_path / f'{len(scores)}.pkl'
+        files = [config, checkpoint, '--work-dir', tmp_path / 'work', '--out', out]
+        run(python, tool, *files, *flags)
+        loaded = mmengine.load(out)
+        scores.append(torch.stack([torch.as_tensor(one['pred_score']) for one in loaded]))
+    assert torch.equal(scores[0], scores[1])
+    assert torch.equal(scores[0], scores[2])
+    assert not torch.allclose(scores[0], scores[3], rtol=0, atol=1e-6)

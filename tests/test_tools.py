@@ -115,7 +115,11 @@ def test_benchmark_ssl(trained, tmp_path):
         run(tool, config, other),
         f'{other} does not fit SmallConvNet: it lacks backbone.layers.0.conv.weight; 1 of 9 keys',
     )
-    fails_with(run(tool, 'configs/simclr_r50.py', trained), 'data/vipriors', 'which is no folder')
+    fails_with(
+        run(tool, 'configs/baselines/simclr_r50.py', trained),
+        'data/vipriors',
+        'which is no folder',
+    )
 
 
 def test_missing_files_are_named(tmp_path):

@@ -1,4 +1,4 @@
-# What every run shares: registration, hooks, logs, environment.
+# Settings that all runs share: registration, hooks, logs, environment.
 default_scope = 'mmpretrain'
 # A list in a child config replaces this one: keep 'ipirm_mm' in it.
 custom_imports = dict(imports=['ipirm_mm'], allow_failed_imports=False)

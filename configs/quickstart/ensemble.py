@@ -1,11 +1,11 @@
 # Table 2 at a laptop's scale: the students of student_kl.py and student_ofd.py, each with the mean
-# over an image and its mirror image. After those:
+# over an image and its mirror image. Train these two first, then:
 #   python tools/test.py configs/quickstart/ensemble.py
 _base_ = ['../_base_/datasets/fashion_mnist_50.py', '../_base_/default_runtime.py']
 
 members = [
     dict(
-        config=f'configs/quickstart/{name}.py',
+        config=f'ipirm_mm::quickstart/{name}.py',
         checkpoint=f'work_dirs/{name}/epoch_100.pth',
         crops='flip',
     )

@@ -1,5 +1,5 @@
 # Stage I at a laptop's scale, our recipe: five epochs of plain SimCLR, then one partition into 20
-# subsets by k-means, which is kept, and a penalty of weight 2.
+# subsets by k-means, which does not change any more, and a penalty of weight 2.
 _base_ = [
     '../_base_/datasets/fashion_mnist_50.py',
     '../_base_/default_runtime.py',
@@ -19,7 +19,7 @@ model = dict(
         with_last_bn=False,
         with_last_bias=True,
     ),
-    head=dict(type='IPIRMContrastiveHead', temperature=0.5, irm_weight=2.0, irm_begin=5),
+    head=dict(type='IPIRMContrastiveHead', temperature=0.5, irm_weight=2.0, irm_warmup_epochs=5),
 )
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3, weight_decay=1e-6))

@@ -1,8 +1,8 @@
 # Stage I at a laptop's scale, the report's recipe: K = 2, partitions that maximise Eq. 3, weight
-# 0.2 from the start, a new partition at regular intervals, all of them kept.
+# 0.2 from the start, a new partition at regular intervals, and all partitions kept.
 _base_ = ['ipirm_simclr.py']
 
-model = dict(num_subsets=2, head=dict(irm_weight=0.2, irm_begin=0))
+model = dict(num_subsets=2, head=dict(irm_weight=0.2, irm_warmup_epochs=0))
 custom_hooks = [
     dict(
         type='PartitionUpdateHook',

@@ -1,6 +1,6 @@
 # Stage I on SimSiam at a laptop's scale, our recipe (see ipirm_simclr.py): a warm-up, then one
-# partition into 20 subsets by k-means and a penalty of weight 2. The subsets have the contrastive
-# risk of predictions and projections (similarity='contrast').
+# partition into 20 subsets by k-means and a penalty of weight 2. The risk of a subset is the
+# contrastive risk of predictions and projections (similarity='contrast').
 _base_ = ['ipirm_simclr.py']
 
 model = dict(

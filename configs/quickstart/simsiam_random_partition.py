@@ -1,4 +1,4 @@
-# Control: the same with a random partition into subsets of equal size.
+# Control: ipirm_simsiam.py with a random partition into subsets of equal size.
 _base_ = ['ipirm_simsiam.py']
 
 custom_hooks = [

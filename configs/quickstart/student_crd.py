@@ -1,5 +1,5 @@
-# Stage II at a laptop's scale, Table 4's row "CRD without KL loss". There are 450 images of other
-# classes, of which 256 are drawn.
+# Stage II at a laptop's scale, Table 4's row "CRD without KL loss". Of the 450 images of
+# other classes 256 are drawn.
 _base_ = ['student_kl.py']
 
 model = dict(distill_losses=[dict(type='CRD', num_negatives=256)])

@@ -1,5 +1,5 @@
 # Stage II at a laptop's scale, Table 4's row "KL loss, Logits": student and teacher start from the
-# encoder of ipirm_simclr_bn.py, and the teacher was fine-tuned first:
+# encoder of ipirm_simclr_bn.py, and the teacher is fine-tuned first:
 #   python tools/train.py configs/quickstart/ipirm_simclr_bn.py
 #   python tools/train.py configs/quickstart/teacher.py
 #   python tools/train.py configs/quickstart/student_kl.py

@@ -1,5 +1,5 @@
-# Control: the student at a laptop's scale from scratch, without teacher; label smoothing as in the
-# report.
+# Control: the student at a laptop's scale from scratch, without teacher, with the report's label
+# smoothing.
 _base_ = ['supervised.py']
 
 model = dict(

@@ -15,7 +15,7 @@ model = dict(
 data_preprocessor = dict(
     _delete_=True, num_classes=10, mean=[73.0] * 3, std=[90.0] * 3, to_rgb=True
 )
-# The views of Stage I, one of them.
+# One view, augmented as in Stage I.
 train_pipeline = [_base_.tint, *_base_.view_pipeline, _base_.pack]
 train_dataloader = dict(batch_size=64, dataset=dict(split='train', pipeline=train_pipeline))
 val_evaluator = dict(_delete_=True, type='Accuracy')

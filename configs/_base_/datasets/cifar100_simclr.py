@@ -1,4 +1,4 @@
-# CIFAR-100, 50,000 images, two views as in the authors' code; tested at 32 pixels.
+# CIFAR-100, 50,000 images, two views as in Wang et al.'s code; tested at 32 pixels.
 _base_ = ['stl10_simclr.py']
 
 train_dataloader = dict(dataset=dict(type='CIFAR100Binary', split='train'))

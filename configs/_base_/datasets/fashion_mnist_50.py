@@ -4,11 +4,11 @@ data_preprocessor = dict(
 )
 # Colours that do not follow the class, for Stage I and the k-NN monitor.
 tint = dict(type='TintByFactor', num_factors=10, follow=0.0, seed=0)
-# Meta keys reach the model with each sample: its index, which partitions are looked up by; the
-# factor, which only the evaluation reads; and what files of predictions call the image.
+# Meta keys reach the model with each sample: its index, by which partitions are looked up; the
+# factor, which only the evaluation reads; and the image's name in files of predictions.
 pack = dict(type='PackInputs', meta_keys=('sample_idx', 'factor', 'img_path'))
 
-# No colour jitter: colour is to remain a semantic that the encoder entangles.
+# No colour jitter, because colour shall stay a semantic that the encoder entangles.
 view_pipeline = [
     dict(type='RandomResizedCrop', scale=28, crop_ratio_range=(0.4, 1.0)),
     dict(type='RandomFlip', prob=0.5),

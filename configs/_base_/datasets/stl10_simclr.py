@@ -1,4 +1,4 @@
-# STL10, 105,000 images without labels, two views as in the authors' code.
+# STL10, 105,000 images without labels, two views as in Wang et al.'s code.
 data_preprocessor = dict(
     type='SelfSupDataPreprocessor',
     mean=[125.307, 122.961, 113.8575],
@@ -53,7 +53,7 @@ test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
 
-# The authors' k-NN: the labelled training images vote.
+# k-NN of Wang et al.: the labelled training images vote.
 knn_bank = dict(
     batch_size=256,
     num_workers=8,

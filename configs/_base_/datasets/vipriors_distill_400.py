@@ -1,11 +1,13 @@
-# The VIPriors subset for Stage II at 400 pixels.
+# The VIPriors subset for Stage II at 400 pixels; test images are resized to 457 (256 / 224) first.
 _base_ = ['vipriors_distill.py']
 
-train_pipeline = _base_.train_pipeline
-train_pipeline[1].transforms[0].scale = 400
-test_pipeline = _base_.test_pipeline
-test_pipeline[1].scale = 457
-test_pipeline[2].crop_size = 400
+random_crop = dict(_base_.random_crop, scale=400)
+resize = dict(_base_.resize, scale=457)
+center_crop = dict(_base_.center_crop, crop_size=400)
+
+seeded = dict(_base_.seeded, transforms=[random_crop, *_base_.augmentations])
+train_pipeline = [_base_.load, seeded, _base_.pack]
+test_pipeline = [_base_.load, resize, center_crop, _base_.pack]
+tta_pipeline = [_base_.load, resize, center_crop, _base_.flip_views]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -9,6 +9,12 @@ data_preprocessor = dict(
     to_rgb=True,
 )
 
+# Steps by name, so that a child config can use one or change it.
+load = dict(type='LoadImage')
+resize = dict(type='ResizeEdge', scale=256, edge='short', backend='pillow')
+center_crop = dict(type='CenterCrop', crop_size=224)
+pack = dict(type='PackInputs')
+
 view_pipeline = [
     dict(type='RandomResizedCrop', scale=224, backend='pillow'),
     dict(type='RandomFlip', prob=0.5),
@@ -28,16 +34,11 @@ view_pipeline = [
     dict(type='GaussianBlur', magnitude_range=(0.1, 2.0), magnitude_std='inf', prob=0.5),
 ]
 train_pipeline = [
-    dict(type='LoadImage'),
+    load,
     dict(type='SeededMultiView', num_views=2, transforms=[view_pipeline]),
-    dict(type='PackInputs'),
+    pack,
 ]
-test_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs'),
-]
+test_pipeline = [load, resize, center_crop, pack]
 
 train_dataloader = dict(
     batch_size=32,
@@ -62,7 +63,7 @@ test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
 
-# k-NN accuracy while it trains: neighbours among the training images, of each validation image.
+# k-NN accuracy during training: the training images are the neighbours of a validation image.
 knn_bank = dict(
     batch_size=64,
     num_workers=8,

@@ -20,8 +20,8 @@ view_pipeline = [
     dict(type='RandomFlip', prob=0.5),
 ]
 train_pipeline = [
-    dict(type='LoadImage'),
+    _base_.load,
     dict(type='SeededMultiView', num_views=2, transforms=[view_pipeline]),
-    dict(type='PackInputs'),
+    _base_.pack,
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,8 +1,10 @@
-# ResNet-50 with the projector of the authors' code: 2048 -> 512 (no bias, BN, ReLU) -> 128.
+# ResNet-50 with the projector of Wang et al.'s code: 2048 -> 512 (no bias, BN, ReLU) -> 128.
+_base_ = ['../backbones/resnet50.py']
+
 model = dict(
     type='IPIRMSimCLR',
     num_subsets=2,
-    backbone=dict(type='ResNet', depth=50, norm_cfg=dict(type='SyncBN'), zero_init_residual=True),
+    backbone=dict(zero_init_residual=True, **_base_.resnet50),
     neck=dict(
         type='NonLinearNeck',
         in_channels=2048,

@@ -1,8 +1,10 @@
 # ResNet-50 with SimSiam's projector and predictor, and the report's latent dimension of 128.
+_base_ = ['../backbones/resnet50.py']
+
 model = dict(
     type='IPIRMSimSiam',
     num_subsets=2,
-    backbone=dict(type='ResNet', depth=50, norm_cfg=dict(type='SyncBN'), zero_init_residual=True),
+    backbone=dict(zero_init_residual=True, **_base_.resnet50),
     neck=dict(
         type='NonLinearNeck',
         in_channels=2048,

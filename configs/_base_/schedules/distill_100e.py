@@ -1,5 +1,5 @@
 # Stage II: SGD, learning rate batch / 160 * 0.1, 10 warm-up epochs of 100 (report). The report
-# does not give momentum, weight decay and how the learning rate decays.
+# does not give momentum, weight decay and the decay of the learning rate.
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.16, momentum=0.9, weight_decay=1e-4)
 )

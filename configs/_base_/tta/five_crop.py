@@ -1,7 +1,7 @@
-# Test-time augmentation by five crops (report: FiveCrop), for a config of 224 pixels.
+# Test-time augmentation by five crops (report: FiveCrop) at 224 pixels. For other
+# sizes see flip.py.
+tta_load = dict(type='LoadImage')
+tta_resize = dict(type='ResizeEdge', scale=256, edge='short', backend='pillow')
+tta_views = dict(type='FiveCrop', crop_size=224, transforms=[dict(type='PackInputs')])
+tta_pipeline = [tta_load, tta_resize, tta_views]
 tta_model = dict(type='ScoreMergingTTA', policy='tsharpen')
-tta_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='ResizeEdge', scale=256, edge='short'),
-    dict(type='FiveCrop', crop_size=224, transforms=[dict(type='PackInputs')]),
-]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from typing import Any
 
 from mmcv.transforms import BaseTransform, Compose
@@ -11,6 +10,7 @@ from mmengine.config import Config
 from mmpretrain.registry import TRANSFORMS
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.resources import find_config
 
 from .tta import CROPS, tta_pipeline
 
@@ -44,9 +44,7 @@ def member_config(member: dict[str, Any]) -> Config:
             f'the member {member["config"]} sets crop_size or resize: set crops too, one of '
             f'{tuple(CROPS)}'
         )
-    if not os.path.isfile(member['config']):
-        raise UserError(f'there is no config file {member["config"]} of a member of the ensemble')
-    return Config.fromfile(member['config'])
+    return Config.fromfile(find_config(member['config'], 'of a member of the ensemble'))
 
 
 @TRANSFORMS.register_module()

@@ -43,7 +43,7 @@ class DistillingClassifier(ImageClassifier):
         model = dict(
             type='DistillingClassifier',
             backbone=..., neck=..., head=...,
-            teacher=dict(model='configs/teacher_r50.py', checkpoint='work_dirs/.../epoch_100.pth'),
+            teacher=dict(model='ipirm_mm::finetune/teacher_r50.py', checkpoint='work_dirs/...'),
             distill_losses=[dict(type='LogitKL', temperature=4.0, loss_weight=0.9)],
             ce_weight=0.1,
         )

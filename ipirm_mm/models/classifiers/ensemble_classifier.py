@@ -31,8 +31,8 @@ class EnsembleClassifier(BaseModel):
     .. code-block:: python
 
         members = [
-            dict(config='configs/kl_resnest101_330.py', checkpoint='a.pth', crops='ten'),
-            dict(config='configs/kl_seresnext101_330.py', checkpoint='b.pth'),
+            dict(config='ipirm_mm::distill/kl_resnest101_330.py', checkpoint='a.pth', crops='ten'),
+            dict(config='ipirm_mm::distill/kl_seresnext101_330.py', checkpoint='b.pth'),
         ]
         model = dict(type='EnsembleClassifier', members=members, policy='tsharpen')
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.resources import find_config
 
 from ..utils import load_weights
 from .outputs import NetworkOutputs, collect_outputs
@@ -156,9 +157,7 @@ def _model_config(model: dict | str) -> ConfigDict:
     """Copy the config of a network, with its data preprocessor."""
     if not isinstance(model, str):
         return ConfigDict(copy.deepcopy(model))
-    if not os.path.isfile(model):
-        raise UserError(f'there is no config file {model} of the teacher')
-    config = Config.fromfile(model)
+    config = Config.fromfile(find_config(model, 'of the teacher'))
     if config.get('model') is None:
         raise UserError(f'{model}, the config of the teacher, has no model')
     network = config.model

@@ -1,8 +1,0 @@
-# The authors' script of the linear probe on CIFAR-100 to the letter: the encoder is in train mode,
-# so that the statistics of its batch normalisation move, while its weights do not.
-_base_ = ['linear_cifar100.py']
-
-model = dict(backbone=dict(frozen_stages=-1, norm_eval=False))
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.0, decay_mult=0.0)))
-)

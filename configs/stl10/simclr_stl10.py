@@ -1,0 +1,5 @@
+# Wang et al.'s script on STL10, baseline: SimCLR, without partitions and penalty.
+_base_ = ['ipirm_simclr_stl10.py']
+
+model = dict(head=dict(irm_weight=0.0))
+custom_hooks = [dict(type='PartitionUpdateHook', max_partitions=0), _base_.knn_hook]
