@@ -16,7 +16,7 @@ test test-all: export OMP_NUM_THREADS := 1
 
 help:
 	@echo 'make demo      train SimCLR, IP-IRM and controls on the embedded images; table and page'
-	@echo "make test      all but the slow tests, some minutes; of one name: make test ARGS='-k NAME'"
+	@echo "make test      all tests but the slow ones, in minutes; some: make test ARGS='-k NAME'"
 	@echo 'make test-all  all tests, also with the maintained fork (onedl-*), in a second .venv'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make clean     remove .venv, .venv-onedl and work_dirs'

@@ -1,32 +1,40 @@
-"""How the tests are run: threads, workers, and the trained models that test modules share."""
+"""How the tests are run: threads, workers, and the training that test modules share."""
 
 from __future__ import annotations
+
+import warnings
+from pathlib import Path
 
 import pytest
 
 pytest.register_assert_rewrite('helpers')
 
-# Fixtures that train. Tests that need the same one run one after the other in the same worker of
-# pytest-xdist, so that nothing is trained twice; all other tests go to any worker.
+HERE = Path(__file__).parent
+# Fixtures that train. Tests that need the same one run in the same worker of pytest-xdist, so that
+# nothing is trained twice; all other tests go to any worker.
 TRAINED = ('stage_one', 'chain', 'classifiers')
 
 
 def pytest_configure(config):
     """Register everything once, as `default_scope` of a config does: MMPretrain's names first."""
     if config.getoption('dist', 'no') != 'no' and not hasattr(config, 'workerinput'):
-        return  # pytest-xdist's own process runs no test
-    import torch
-    from mmpretrain.utils import register_all_modules
+        return  # the process that deals tests out to the workers of pytest-xdist runs none
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Fail to import', UserWarning)  # mmcv-lite lacks ops
+        import torch
+        from mmpretrain.utils import register_all_modules
 
-    import ipirm_mm  # noqa: F401
+        import ipirm_mm  # noqa: F401
 
-    register_all_modules(init_default_scope=True)
+        register_all_modules(init_default_scope=True)
     # One per worker, so that two workers do not wait for each other's threads on two cores.
     torch.set_num_threads(1)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    # Whole tools before units: short tests at the end leave no worker waiting for the other.
+    items.sort(key=lambda item: item.path.parent != HERE)
     for item in items:
         for name in TRAINED:
             if name in item.fixturenames:

@@ -78,8 +78,11 @@ def serve(connection: socket.socket) -> dict | None:
 def become(request: dict) -> None:
     """Run the script of a request as if the interpreter had been started with it."""
     import numpy as np
+    import torch
 
-    np.random.seed()  # as in a new process; otherwise all forks would draw the same numbers
+    # As in a new process; otherwise all forks would draw the same numbers.
+    np.random.seed()
+    torch.default_generator.seed()
     os.environ.clear()
     os.environ.update(request['env'])
     os.chdir(request['cwd'])
@@ -93,6 +96,6 @@ if __name__ == '__main__':
     preload()
     gc.collect()
     gc.freeze()  # what is there already is not looked at, and so not copied, in the forks
-    order = serve(socket.socket(fileno=int(sys.argv[1])))
-    if order is not None:
-        become(order)
+    received = serve(socket.socket(fileno=int(sys.argv[1])))
+    if received is not None:
+        become(received)

@@ -1,4 +1,4 @@
-"""The real tools in processes of their own, on real images."""
+"""Stage I by the real tools, each run a process, on real images."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from helpers import (
 
 def test_partitions_are_found_reported_and_saved(stage_one):
     found = partitions(stage_one, 5)
-    assert found.shape == (2, 640)
+    assert found.shape == (2, 320)
     assert all(row.unique().tolist() == [0, 1] for row in found)
     for number in (1, 2):
         record = json.loads((stage_one / f'partitions/partition_{number:02d}.json').read_text())
-        assert sum(record['sizes']) == 640
+        assert sum(record['sizes']) == 320
         assert record['sizes'] == torch.bincount(found[number - 1].long()).tolist()
         assert len(record['nmi_with_earlier']) == number - 1
         assert (stage_one / f'partitions/partition_{number:02d}.png').stat().st_size > 1000
@@ -39,7 +39,7 @@ def test_partitions_are_found_reported_and_saved(stage_one):
 
 def train_in_two_processes(work_dir, *options, config=STAGE_ONE, start=fork_ranks):
     given = ('--work-dir', work_dir, '--cfg-options', *SMALL_STAGE_ONE)
-    start('train', 2, config, *given, 'train_dataloader.batch_size=64', *options)
+    start('train', 2, config, *given, 'train_dataloader.batch_size=32', *options)
 
 
 def largest_difference(one, two):
@@ -142,7 +142,7 @@ def test_resume_with_another_data_set_is_refused(stage_one, tmp_path):
         arguments=('--resume', stage_one / 'epoch_5.pth'),
         check=False,
     )
-    fails_with(finished, 'divide 640 images, but the training set has 512')
+    fails_with(finished, 'divide 320 images, but the training set has 512')
 
 
 def test_truncated_checkpoint_is_refused(stage_one, tmp_path):

@@ -38,7 +38,7 @@ SHOW = 'tools/analysis/show_partition.py'
 
 
 def test_show_partition(trained, tmp_path):
-    option = ('--cfg-options', 'train_dataloader.dataset.indices=640')
+    option = ('--cfg-options', 'train_dataloader.dataset.indices=320')
     finished = run(SHOW, STAGE_ONE, trained, '--out', tmp_path, *option)
     assert finished.returncode == 0, finished.stderr[-2000:]
     lines = finished.stdout.splitlines()
@@ -54,7 +54,7 @@ def test_show_partition(trained, tmp_path):
     assert lines[start + 3].split()[-1] == f'{nmi:.3f}'
     assert len(list(tmp_path.glob('partition_*.png'))) == 2
     fails_with(
-        run(SHOW, STAGE_ONE, trained), 'divide 640 images, but the training set of', 'has 4000'
+        run(SHOW, STAGE_ONE, trained), 'divide 320 images, but the training set of', 'has 4000'
     )
 
 
