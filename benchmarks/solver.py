@@ -1,20 +1,22 @@
-"""Does the solver find what is there? Its objective against that of the best semantic split.
+"""Objective that PartitionSolver reaches, compared with that of the best semantic split.
 
     python benchmarks/solver.py                      # 4,000 images, five seeds
     python benchmarks/solver.py --images 50000       # needs Debian's dataset-fashion-mnist
 
-For each seed an encoder is trained by SimCLR without colour jitter on the 4,000 embedded images,
-tinted in ten colours (configs/quickstart/simclr.py), so that colour is the entangled semantic. On
-its projections of N images, two views each, the table gives the objective of report Eq. 3 (K = 2,
-vector dummy, weight 0.5, relaxed balance) of
+For each seed, SimCLR without color jitter trains an encoder on the 4,000 images that the package
+contains, tinted in ten colors (configs/quickstart/simclr.py), so that color is the entangled
+semantic. The table gives the objective of report Eq. 3 (K = 2, vector dummy, weight 0.5, relaxed
+balance) on the projections of N images, two views each, for
 
 - a random split;
-- the authors' optimiser (with its blocks of 3096, at most N);
-- the best semantic split among all groups of colours or of classes against the rest, within the
-  sizes that the solver allows (no subset under a quarter), and of any size;
-- PartitionSolver's default, with its bits about the colour and its seconds.
+- the optimizer of Wang et al. (IP-IRM, NeurIPS 2021), in its blocks of at most 3096 images;
+- the best semantic split, which separates some colors or some classes from all others: first
+  among the sizes that the solver allows (no subset below a quarter), then of any size;
+- PartitionSolver with its default options; with the mutual information with the color in bits, and
+  its time in seconds.
 
-One block up to 4,000 images, so that the numbers are those of the whole set; blocks of 3096 above.
+Up to 4,000 images are one block, so that the objective is that of the whole set. More images are
+divided into blocks of at most 3096.
 """
 
 from __future__ import annotations
@@ -36,24 +38,26 @@ from mmpretrain.registry import DATASETS
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
-from side_by_side import ROOT, Run, train_all  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects/laptop'))
+from runs import ROOT, Run, train_all  # noqa: E402
 
 from ipirm_mm import cli  # noqa: E402
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER  # noqa: E402
-from ipirm_mm.evaluation import ProgressBar, extract_features  # noqa: E402
+from ipirm_mm.evaluation import extract_features  # noqa: E402
 from ipirm_mm.functional import mutual_information  # noqa: E402
 from ipirm_mm.functional.partition import similarity_block  # noqa: E402
 from ipirm_mm.partition import PartitionResult, PartitionSolver  # noqa: E402
+from ipirm_mm.partition.balance import min_subset_size  # noqa: E402
 from ipirm_mm.partition.cluster_search import ClusterObjective  # noqa: E402
+from ipirm_mm.utils import ProgressBar  # noqa: E402
 from ipirm_mm.visualization import format_table  # noqa: E402
 
-# So many semantic splits, the most promising ones, are evaluated on all images.
-PROMISING = 16
+# Number of semantic splits that are evaluated on all images.
+MAX_SPLITS = 16
 COLUMNS = (
     ('seed', 'seed'),
     ('random', 'random'),
-    ('authors', "authors'"),
+    ('authors', 'Wang et al.'),
     ('authors_bits', 'bits'),
     ('authors_seconds', 's'),
     ('semantic', 'semantic'),
@@ -71,21 +75,28 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--images', type=int, default=4000, help='N (default 4000)')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        '--images', type=int, default=4000, help='number of images N (default: 4000)'
+    )
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4], help='seeds (default: 0 to 4)'
+    )
     parser.add_argument(
         '--authors-seeds',
         type=int,
         nargs='*',
-        help="seeds of the authors' optimiser too (default all; minutes each at 50,000)",
+        help='seeds with the optimizer of Wang et al. (default: all seeds; it takes minutes per '
+        'seed with 50,000 images)',
     )
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/solver'))
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/solver'), help='folder of the encoders'
+    )
     parser.add_argument('--data-root', default=DEBIAN_FOLDER, help='folder of the IDX files')
     return parser.parse_args()
 
 
 def features(run: Run, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Projections of two views of each image, and what is known of it."""
+    """Projections of two views of each image, its class and its color."""
     config = Config.fromfile(ROOT / 'configs/quickstart/simclr.py')
     model = get_model(config, device='cpu')
     load_checkpoint(model, str(run.checkpoint), map_location='cpu', logger='silent')
@@ -104,7 +115,7 @@ def features(run: Run, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         sampler=DefaultSampler(built, shuffle=False, seed=0),
         collate_fn=default_collate,
     )
-    return extract_features(model, loader, embed=model.embed, description='features')
+    return extract_features(model, loader, project=model.embed, description='features')
 
 
 def solve(data: dict[str, Any], seed: int, factor: Any = None, **options: Any) -> PartitionResult:
@@ -115,22 +126,22 @@ def solve(data: dict[str, Any], seed: int, factor: Any = None, **options: Any) -
 
 
 def semantic_splits(data: dict[str, Any]) -> list[tuple[str, torch.Tensor]]:
-    """Groups of colours or classes against the rest, the most promising first.
-
-    Promising by the objective of whole colours or classes on 2,000 images.
-    """
+    """Splits of some colors or classes from all others, best on a sample of 2,000 images first."""
     z1, z2 = data['features']
     sample = torch.randperm(len(z1), generator=torch.Generator().manual_seed(0))[:2000]
     block = similarity_block(z1[sample], z2[sample])
     found: list[tuple[float, str, torch.Tensor]] = []
-    for name, known in (('colours', data['factor']), ('classes', data['gt_label'])):
+    for name, known in (('colors', data['factor']), ('classes', data['gt_label'])):
         groups = [
             group for size in range(1, 6) for group in itertools.combinations(range(10), size)
         ]
-        deals = torch.stack([torch.isin(torch.arange(10), torch.tensor(g)) for g in groups]).long()
+        assignments = torch.stack(
+            [torch.isin(torch.arange(10), torch.tensor(g)) for g in groups]
+        ).long()
         objective = ClusterObjective([block], [known[sample]], 10, 2, 0.5, 'relaxed')
-        for value, group, deal in zip(objective(deals).tolist(), groups, deals):
-            found.append((value, f'{name} {"".join(map(str, group))}', deal[known]))
+        values = objective(assignments).tolist()
+        for value, group, assignment in zip(values, groups, assignments):
+            found.append((value, f'{name} {"".join(map(str, group))}', assignment[known]))
     found.sort(key=lambda split: -split[0])
     return [(name, assignment) for _, name, assignment in found]
 
@@ -138,7 +149,7 @@ def semantic_splits(data: dict[str, Any]) -> list[tuple[str, torch.Tensor]]:
 def best_of(
     data: dict[str, Any], splits: list[tuple[str, torch.Tensor]], seed: int
 ) -> tuple[float, str]:
-    """The highest objective among splits, evaluated on all images, in the same blocks as ours."""
+    """Highest objective of some splits on all images, in the same blocks as the solver's."""
     values = [
         (solve(data, seed, factor=split, strategy='factor').objective, name)
         for name, split in splits
@@ -146,7 +157,7 @@ def best_of(
     return max(values)
 
 
-def row_of(seed: int, data: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+def table_row(seed: int, data: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     row: dict[str, Any] = dict(seed=str(seed))
 
     def add(name: str, result: PartitionResult) -> None:
@@ -161,9 +172,9 @@ def row_of(seed: int, data: dict[str, Any], args: argparse.Namespace) -> dict[st
     allowed = [
         (name, split)
         for name, split in splits
-        if torch.bincount(split, minlength=2).min() >= int(0.75 * images / 3)
+        if torch.bincount(split, minlength=2).min() >= min_subset_size(images, 2, 'relaxed')
     ]
-    value, row['semantic_name'] = best_of(data, allowed[:PROMISING], seed)
+    value, row['semantic_name'] = best_of(data, allowed[:MAX_SPLITS], seed)
     row['semantic'] = f'{value:.4f}'
     value, row['any_name'] = best_of(data, splits[:3], seed)
     row['any'] = f'{value:.4f}'
@@ -179,13 +190,13 @@ def row_of(seed: int, data: dict[str, Any], args: argparse.Namespace) -> dict[st
 
 def main() -> None:
     args = parse_args()
-    # MMEngine tells of each file that it loads.
+    # MMEngine logs each file that it loads.
     MMLogger.get_instance('solver', log_level='WARNING')
     runs = [Run('simclr', args.work_dir / f'seed_{seed}', 20, seed) for seed in args.seeds]
     train_all(runs, Console())
     rows = []
     for seed, run in zip(args.seeds, runs):
-        rows.append(row_of(seed, features(run, seed, args), args))
+        rows.append(table_row(seed, features(run, seed, args), args))
         print(format_table(rows[-1:], COLUMNS), flush=True)
     print(f'\nN = {args.images}\n{format_table(rows, COLUMNS)}')
 

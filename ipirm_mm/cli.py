@@ -1,4 +1,4 @@
-"""What the command-line tools share."""
+"""What the command-line tools share: flags, loading of configs, checks, and errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import pickle
 import sys
 import traceback
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,27 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from .compat import prepare_cpu_distributed
 from .errors import UserError
+from .models.tta import CROPS, VIEW_POLICIES
+from .utils import check_checkpoint
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that MMPretrain's ``train.py`` and ``test.py`` have in common."""
-    parser.add_argument('--work-dir', help='the folder to save logs, models and metrics in')
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs, checkpoints and metrics (default: that of the config, or '
+        'work_dirs/CONFIG_NAME)',
+    )
     parser.add_argument('--amp', action='store_true', help='use automatic mixed precision')
     parser.add_argument(
-        '--no-pin-memory', action='store_true', help='do not pin memory in data loaders'
+        '--no-pin-memory', action='store_true', help='do not pin memory in the data loaders'
     )
     add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='job launcher',
+        help='what starts the processes of distributed training (default: none, one process)',
     )
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help='set by the launcher'
@@ -46,13 +51,68 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         '--cfg-options',
         nargs='+',
         action=DictAction,
-        help='override settings of the config, key=value; lists as key="[a,b]" or key=a,b, '
-        'nested as key="[(a,b),(c,d)]", without white space',
+        metavar='KEY=VALUE',
+        help='override settings of the config: key=value; a list as key=a,b or key="[a,b]", a '
+        'nested one as key="[(a,b),(c,d)]", without spaces; an item of a list by its index, as in '
+        'model.distill_losses.0.stages=last',
     )
+
+
+def cfg_option_words() -> list[str]:
+    """The words after ``--cfg-options`` as they were typed, to hand them to another command."""
+    if '--cfg-options' not in sys.argv:
+        return []
+    rest = sys.argv[sys.argv.index('--cfg-options') + 1 :]
+    end = next((n for n, word in enumerate(rest) if word.startswith('--')), len(rest))
+    return rest[:end]
+
+
+def add_tta_arguments(parser: argparse.ArgumentParser, implied: str = '') -> None:
+    """Add the options of test-time augmentation, which :func:`check_tta_arguments` checks.
+
+    Args:
+        parser: The parser.
+        implied: What is added to the help of ``--tta-crops`` and ``--tta-policy``. Defaults to
+            nothing.
+    """
+    parser.add_argument(
+        '--tta-crops',
+        choices=tuple(CROPS),
+        help='views of each image: the centre crop; the centre crop and its mirror image; the '
+        'corners and the centre; or these five and their mirror images' + implied,
+    )
+    parser.add_argument(
+        '--tta-policy',
+        choices=VIEW_POLICIES,
+        help='how the probabilities of the views are merged: arithmetic mean, geometric mean, or '
+        'mean of their square roots' + implied,
+    )
+    parser.add_argument(
+        '--tta-crop-size',
+        type=int,
+        metavar='PIXELS',
+        help='side of the crops (default: that of the CenterCrop in the test pipeline)',
+    )
+    parser.add_argument(
+        '--tta-resize',
+        type=int,
+        metavar='PIXELS',
+        help='shorter side of the image before cropping (default: that of the ResizeEdge in the '
+        'test pipeline)',
+    )
+
+
+def check_tta_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the program if options of :func:`add_tta_arguments` lack the views they are for."""
+    if args.tta_crops is None and (args.tta_crop_size or args.tta_resize):
+        parser.error('--tta-crop-size and --tta-resize need --tta-crops')
 
 
 def load_config(path: str) -> Config:
     """Load a config file.
+
+    Args:
+        path: Path of the file.
 
     Raises:
         UserError: If there is no such file.
@@ -63,11 +123,11 @@ def load_config(path: str) -> Config:
 
 
 def merge_options(cfg: Config, options: dict | None) -> None:
-    """Merge ``--cfg-options`` into a config, which is changed in place.
+    """Merge ``--cfg-options`` into a config.
 
     Args:
-        cfg: The config.
-        options: What was given, by dotted name; None if nothing was.
+        cfg: The config, changed in place.
+        options: Values by dotted name; None if there are none.
 
     Raises:
         UserError: If an option does not fit the config.
@@ -76,18 +136,18 @@ def merge_options(cfg: Config, options: dict | None) -> None:
         cfg.merge_from_dict(options or {})
     except (TypeError, KeyError, IndexError) as error:
         raise UserError(
-            f'--cfg-options {", ".join(options or {})}: does not fit the config ({error}); what '
-            'is in a list goes by its number, as in model.distill_losses.0.stages=last'
+            f'--cfg-options {", ".join(options or {})}: does not fit the config ({error}); '
+            'name an item of a list by its number, as in model.distill_losses.0.stages=last'
         ) from error
 
 
 def merge_common(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) -> None:
-    """Merge the common flags, but ``--cfg-options``, into a config.
+    """Merge the common flags except ``--cfg-options`` into a config.
 
     Args:
         cfg: The config, changed in place.
-        args: Parsed arguments.
-        loaders: Names of the data loaders whose defaults are filled in.
+        args: Parsed arguments, see :func:`add_common_arguments`.
+        loaders: Names of the data loaders that get MMPretrain's defaults.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.launcher = args.launcher
@@ -108,11 +168,11 @@ def merge_common(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]
 
 
 def finish_config(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) -> None:
-    """Merge ``--cfg-options``, and set what depends on the machine.
+    """Merge ``--cfg-options``, and adapt a config to the machine.
 
     Args:
         cfg: The config, changed in place.
-        args: Parsed arguments.
+        args: Parsed arguments, see :func:`add_common_arguments`.
         loaders: Names of the data loaders.
     """
     from mmengine.device import get_device
@@ -128,48 +188,34 @@ def finish_config(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...
     prepare_cpu_distributed(cfg)
 
 
-def check_checkpoint(path: str | None) -> None:
-    """See that a local checkpoint is there and whole.
-
-    Raises:
-        UserError: If it is missing or truncated; it is named.
-    """
-    if path is None or '://' in path:
-        return
-    if not os.path.isfile(path):
-        raise UserError(f'there is no checkpoint {path}')
-    with open(path, 'rb') as stream:
-        zipped = stream.read(2) == b'PK'
-    # torch.save writes a zip archive, whose directory is at the end: it is the first to go.
-    if zipped and not zipfile.is_zipfile(path) or os.path.getsize(path) == 0:
-        raise UserError(
-            f'the checkpoint {path} is truncated ({os.path.getsize(path):,} bytes): copy it anew, '
-            'or resume from an earlier one'
-        )
-
-
 def check_resume(cfg: Config) -> None:
-    """See that the checkpoint a run will load is whole, also one found in its work folder.
+    """Check the checkpoint that a run will load, also one that it finds in its work folder.
+
+    Args:
+        cfg: The config of the run.
 
     Raises:
         UserError: If it is missing or truncated; it is named.
     """
     path = cfg.get('load_from')
     if path is None and cfg.get('resume') and os.path.isdir(cfg.work_dir):
-        # A run killed while it saved leaves half a file, and this is how it is taken up again.
+        # A run that was killed while it saved leaves half a file, and is then resumed.
         path = find_latest_checkpoint(cfg.work_dir)
     check_checkpoint(path)
 
 
 def build_runner(cfg: Config) -> Any:
-    """Build the runner that a config asks for."""
+    """Build the runner of a config, MMEngine's or the one named by ``runner_type``."""
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a tool; a mistake of the user's is one sentence on standard error and status 1.
+    """Run a tool. A user's mistake is reported as one sentence on standard error, with status 1.
 
-    Set ``IPIRM_TRACEBACK=1`` to see where it was raised.
+    Set ``IPIRM_TRACEBACK=1`` to get the traceback as well.
+
+    Args:
+        main: The tool.
     """
     try:
         main()
@@ -186,25 +232,25 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _end_distributed() -> None:
-    """Take down the process group, which MMEngine's runner leaves to the interpreter's exit.
+    """Destroy the process group, which MMEngine's runner leaves to the exit of the interpreter.
 
     There, a thread of the group that is still running aborts the process ("terminate called
-    without an active exception"), and the launcher calls a finished training a failure.
+    without an active exception"), and the launcher reports a finished training as failed.
     """
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()  # no rank takes away what another still talks to
-        gc.collect()  # the runner's cycles, with DDP's hold on the group
+        distributed.barrier()  # no rank leaves while another still communicates
+        gc.collect()  # reference cycles of the runner, in which DDP holds the group
         distributed.destroy_process_group()
 
 
 def _find_user_error(error: BaseException | None) -> str | None:
-    """The sentence for the user in a chain of exceptions, if there is one."""
+    """The sentence for the user in a chain of exceptions; None if there is none."""
     first = error
     while error is not None:
         if isinstance(error, UserError):
-            # One that crossed from a worker carries the worker's traceback before the sentence.
+            # An error from a worker process has the worker's traceback before the sentence.
             text = str(error)
             marker = f'{UserError.__name__}: '
             return text.rsplit(marker, 1)[-1].strip() if 'Traceback' in text else text
@@ -212,7 +258,7 @@ def _find_user_error(error: BaseException | None) -> str | None:
     if isinstance(first, FileNotFoundError):
         return f'a file or folder is missing: {first}'
     if isinstance(first, (pickle.UnpicklingError, EOFError)):
-        # Around its reason torch advises weights_only=False, with which a file could run code.
+        # Keep torch's reason, not its advice weights_only=False, which lets a file run code.
         reason = str(first).rsplit('WeightsUnpickler error:', 1)[-1].strip()
         reason = (reason or type(first).__name__).splitlines()[0]
         return f'a checkpoint cannot be read, or holds types that could run code: {reason}'
@@ -220,7 +266,7 @@ def _find_user_error(error: BaseException | None) -> str | None:
 
 
 def _leave(status: int) -> None:
-    """Exit at once: a rank that waits for the others in its exit handlers would never end."""
+    """Exit at once: a rank that waits for other ranks in its exit handlers would never end."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ipirm_mm.models.distillers import CRD
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.model import revert_sync_batchnorm
@@ -18,7 +19,6 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from ipirm_mm.datasets import base_dataset
-from ipirm_mm.models.distillers import CRD
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(

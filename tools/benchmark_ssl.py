@@ -2,10 +2,10 @@
 
     python tools/benchmark_ssl.py CONFIG CHECKPOINT [CHECKPOINT ...]
 
-Labelled images are those of `knn_bank` in the config, images to classify those of its
-`val_dataloader` (or, with --test, `test_dataloader`). Features of each are extracted once. A
-checkpoint that lacks a key of the backbone is refused. Intervals are 95 % bootstrap intervals over
-the images that are classified, and say nothing about other seeds of a training.
+The labelled images are those of `knn_bank` in the config; the images to classify are those of its
+`val_dataloader`, or of `test_dataloader` with --test. Features are extracted once per checkpoint.
+A checkpoint that lacks a key of the backbone is refused. Intervals are 95 % bootstrap intervals
+over the classified images; they say nothing about other seeds of a training.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from ipirm_mm import cli
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import (
     LinearProbe,
-    ProgressBar,
     bootstrap_interval,
     extract_features,
+    format_interval,
     knn_predict,
 )
 from ipirm_mm.models import load_weights
+from ipirm_mm.utils import ProgressBar
 from ipirm_mm.visualization import format_table
 
 COLUMNS = (
@@ -45,13 +46,20 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config, for the backbone and the data')
+    parser.add_argument('config', help='config with the backbone and the data')
     parser.add_argument('checkpoints', nargs='+', help='checkpoints of that backbone')
-    parser.add_argument('--test', action='store_true', help='classify test_dataloader')
-    parser.add_argument('--k', type=int, default=20, help='neighbours (default 20)')
-    parser.add_argument('--temperature', type=float, default=0.5, help='of the votes (0.5)')
     parser.add_argument(
-        '--weight-decay', type=float, default=1e-3, help='of the linear probe (1e-3)'
+        '--test', action='store_true', help='classify the images of test_dataloader'
+    )
+    parser.add_argument('--k', type=int, default=20, help='number of neighbours (default: 20)')
+    parser.add_argument(
+        '--temperature', type=float, default=0.5, help='temperature of k-NN votes (default: 0.5)'
+    )
+    parser.add_argument(
+        '--weight-decay',
+        type=float,
+        default=1e-3,
+        help='weight decay of the linear classifier (default: 0.001)',
     )
     cli.add_cfg_options(parser)
     args = parser.parse_args()
@@ -63,7 +71,7 @@ def parse_args() -> argparse.Namespace:
 def evaluate(
     model: Any, bank_loader: Any, query_loader: Any, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """The row of an encoder, in percent."""
+    """Evaluate an encoder; returns its row of the table, in percent."""
     bank = extract_features(model, bank_loader, description='features, labelled')
     query = extract_features(model, query_loader, description='features, to classify')
     for name, data in (('knn_bank', bank), ('val_dataloader', query)):
@@ -78,8 +86,7 @@ def evaluate(
     for name, prediction in predictions:
         correct = prediction == query['gt_label']
         row[name] = 100 * float(correct.double().mean())
-        low, high = bootstrap_interval(correct)
-        row[f'{name}_interval'] = f'{100 * low:.1f} to {100 * high:.1f}'
+        row[f'{name}_interval'] = format_interval(bootstrap_interval(correct))
     return row
 
 
@@ -91,8 +98,8 @@ def main() -> None:
     for name in ('knn_bank', split):
         if config.get(name) is None:
             raise UserError(
-                f'{args.config} has no {name}: it must say which images are labelled (knn_bank) '
-                f'and which are to be classified ({split}), each a data loader'
+                f'{args.config} has no {name}: it needs a data loader of labelled images '
+                f'(knn_bank) and one of images to classify ({split})'
             )
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
@@ -100,7 +107,7 @@ def main() -> None:
     model = revert_sync_batchnorm(MODELS.build(config.model)).to(get_device())
     loaders = [Runner.build_dataloader(config[name], seed=0) for name in ('knn_bank', split)]
     rows = []
-    # Checkpoints of different runs often have the same name.
+    # Checkpoints of different runs often have the same name: then show the folder too.
     folder = len({Path(path).name for path in args.checkpoints}) < len(args.checkpoints)
     for path in args.checkpoints:
         cli.check_checkpoint(path)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # dist_test.sh CONFIG CHECKPOINT PROCESSES [flags of test.py]
-# For the config of an ensemble CHECKPOINT is '': its members have theirs.
-# Several machines: run it on each with NNODES, NODE_RANK, MASTER_ADDR (and PORT) set.
+# For the config of an ensemble give '' as CHECKPOINT.
+# On several machines, run it on each with NNODES, NODE_RANK, MASTER_ADDR (and PORT) set.
 set -euo pipefail
 if [ $# -lt 3 ]; then
     echo "usage: $0 CONFIG CHECKPOINT PROCESSES [flags of test.py]" >&2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # dist_train.sh CONFIG PROCESSES [flags of train.py]
-# Several machines: run it on each with NNODES, NODE_RANK, MASTER_ADDR (and PORT) set.
+# On several machines, run it on each with NNODES, NODE_RANK, MASTER_ADDR (and PORT) set.
 set -euo pipefail
 if [ $# -lt 2 ]; then
     echo "usage: $0 CONFIG PROCESSES [flags of train.py]" >&2

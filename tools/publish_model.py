@@ -1,17 +1,16 @@
-"""Publish a classifier: a checkpoint of training becomes a plain file that MMPretrain loads.
+"""Publish a classifier: turn a checkpoint of a training into plain weights for MMPretrain.
 
-    tools/publish_model.py CONFIG CHECKPOINT [--out DIR]
+    python tools/publish_model.py CONFIG CHECKPOINT [--out DIR]
 
-Writes DIR/NAME-HASH.pth, with the weights of backbone, neck and head only and the names of the
-classes, and DIR/NAME-HASH.py, a plain config of them for MMPretrain's tools. What training added
-(teacher, connectors, memories, optimiser) is left out. HASH is the beginning of the file's
-SHA-256, which MMEngine can check.
+Writes DIR/NAME-HASH.pth, the weights of backbone, neck and head and the names of the classes, and
+DIR/NAME-HASH.py, a config of them for MMPretrain's tools. What training added (connectors,
+memories, optimiser) is left out. HASH is the beginning of the file's SHA-256, which MMEngine can
+check.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import io
 from pathlib import Path
@@ -19,17 +18,15 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
-import ipirm_mm  # noqa: F401  (registers, and bridges the stack, before anything is loaded)
 from ipirm_mm import cli
-from ipirm_mm.evaluation import write_whole
-from ipirm_mm.models import load_weights
-from ipirm_mm.models.tta import plain_classifier
+from ipirm_mm.models.utils import load_classifier, plain_classifier
+from ipirm_mm.utils import atomic_write
 
+# Settings of the published config.
 EVALUATION = tuple(
     f'{split}_{part}' for split in ('val', 'test') for part in ('dataloader', 'cfg')
 )
@@ -39,15 +36,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config that it was trained with')
+    parser.add_argument('config', help='config of the training')
     parser.add_argument('checkpoint', help='checkpoint of the training')
-    parser.add_argument('--out', type=Path, default=Path('published'), help='where to write')
+    parser.add_argument('--out', type=Path, default=Path('published'), help='folder to write to')
     cli.add_cfg_options(parser)
     return parser.parse_args()
 
 
 def plain_config(config: Config) -> Config:
-    """Config of the student alone, with what MMPretrain's test tool needs."""
+    """Config of the classifier alone, with what MMPretrain's tools need to test it."""
     plain = dict(default_scope='mmpretrain', model=plain_classifier(config))
     for name in EVALUATION:
         if config.get(name) is not None:
@@ -63,7 +60,7 @@ def plain_config(config: Config) -> Config:
 
 
 def _names_ours(node: Any) -> bool:
-    """Whether a config names a class of this package, without which it cannot be built."""
+    """Whether a config names a class of this package, and so can only be built with it."""
     if isinstance(node, (list, tuple)):
         return any(_names_ours(part) for part in node)
     if not isinstance(node, dict):
@@ -78,20 +75,16 @@ def _names_ours(node: Any) -> bool:
     return ours or any(_names_ours(part) for part in node.values())
 
 
-def student_checkpoint(config: Config, path: str) -> dict[str, Any]:
-    """The student of a checkpoint: each key of its weights and no other, and names of classes.
+def published_checkpoint(config: Config, path: str) -> dict[str, Any]:
+    """The weights of the classifier, without any other key, and the names of its classes.
 
     Raises:
-        UserError: If one is missing or of another shape.
+        UserError: If a key is missing or has another shape.
     """
-    cli.check_checkpoint(path)
-    # (Building fills defaults into a config.)
-    student = revert_sync_batchnorm(MODELS.build(copy.deepcopy(config.model)))
-    load_weights(student, path, prefix='', strict=True)
-    published: dict[str, Any] = dict(state_dict=student.state_dict())
+    published: dict[str, Any] = dict(state_dict=load_classifier(config, path).state_dict())
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     classes = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes')
-    if classes is not None:  # MMPretrain's inferencer takes them from there
+    if classes is not None:  # MMPretrain's inferencer reads them from the checkpoint
         published['meta'] = dict(dataset_meta=dict(classes=list(classes)))
     return published
 
@@ -102,19 +95,19 @@ def main() -> None:
     cli.merge_options(config, args.cfg_options)
     init_default_scope('mmpretrain')
     plain = plain_config(config)
-    published = student_checkpoint(plain, args.checkpoint)
+    published = published_checkpoint(config, args.checkpoint)
     state = published['state_dict']
     buffer = io.BytesIO()
     torch.save(published, buffer)
     data = buffer.getvalue()
     stem = f'{Path(args.config).stem}-{hashlib.sha256(data).hexdigest()[:8]}'
-    write_whole(args.out / f'{stem}.pth', data)
-    write_whole(args.out / f'{stem}.py', plain.pretty_text.encode())
+    atomic_write(args.out / f'{stem}.pth', data)
+    atomic_write(args.out / f'{stem}.py', plain.pretty_text)
     count = sum(value.numel() for key, value in state.items() if 'num_batches' not in key)
     print(
         f'{args.out / stem}.pth: {len(state)} keys, {count:,} numbers, {len(data) / 2**20:.1f} MiB'
     )
-    print(f'{args.out / stem}.py: its config')
+    print(f'{args.out / stem}.py: the config of these weights')
 
 
 if __name__ == '__main__':

@@ -1,12 +1,12 @@
-"""Which test-time augmentation is best for a classifier: crops, sizes and merging policies.
+"""Search for the best test-time augmentation of a classifier: crops, sizes and policies.
 
-    tools/search_tta.py CONFIG CHECKPOINT [--resize 256 288 ...] [--crop-size 224 256 ...]
+    python tools/search_tta.py CONFIG CHECKPOINT [--resize 256 288 ...] [--crop-size 224 256 ...]
 
-For each pair of a resize and a crop size the ten crops of each image of the validation split go
-through the network once, and their probabilities are kept in --work-dir; every other choice of
-views and every policy follows from these. Prints accuracies, best first, with the command that
-uses the best. The best of many choices is partly luck: what it gives is to be read off another
-split.
+For each pair of a resize and a crop size, the network predicts the ten crops of each image of the
+validation split once. The probabilities are kept in --work-dir, and all other choices of views and
+policies are computed from them. Prints accuracies, the highest first, and the command that tests
+with the best choice. The best of many choices is best partly by luck: report its accuracy on
+another split.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import copy
 import hashlib
 import itertools
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,27 +25,22 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from mmpretrain.registry import MODELS
 
 from ipirm_mm import cli
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import ProgressBar, bootstrap_interval
+from ipirm_mm.evaluation import bootstrap_interval, format_interval
 from ipirm_mm.functional import merge_scores
-from ipirm_mm.models import load_weights
-from ipirm_mm.models.tta import (
-    VIEW_POLICIES,
-    ScoreMergingTTA,
-    plain_classifier,
-    tta_pipeline,
-)
+from ipirm_mm.models.tta import VIEW_POLICIES, ScoreMergingTTA, tta_pipeline
+from ipirm_mm.models.utils import load_classifier
+from ipirm_mm.utils import ProgressBar, atomic_open
 from ipirm_mm.visualization import format_table
 
-# Views by their place among the ten crops: top left, top right, bottom left, bottom right, centre,
-# and the same of the mirror image.
-VIEWS = dict(none=(4,), flip=(4, 9), five=(0, 1, 2, 3, 4), ten=tuple(range(10)))
+TEST_TOOL = Path(__file__).with_name('test.py')
+# The views of each choice of --tta-crops, by their numbers among the ten crops: top left, top
+# right, bottom left, bottom right, centre, and these five of the mirror image.
+VIEWS = dict(center=(4,), flip=(4, 9), five=(0, 1, 2, 3, 4), ten=tuple(range(10)))
 PLAIN = 'as configured'
 COLUMNS = (
     ('resize', 'resize'),
@@ -64,14 +60,37 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config of the classifier')
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument(
-        '--resize', type=int, nargs='+', help='shorter sides before cropping (default: the config)'
+        '--resize',
+        type=int,
+        nargs='+',
+        metavar='PIXELS',
+        help='shorter sides of the image before cropping to try (default: that of the ResizeEdge '
+        'in the validation pipeline)',
     )
     parser.add_argument(
-        '--crop-size', type=int, nargs='+', help='sides of the crops (default: the config)'
+        '--crop-size',
+        type=int,
+        nargs='+',
+        metavar='PIXELS',
+        help='sides of the crops to try (default: that of the CenterCrop in the validation '
+        'pipeline)',
     )
-    parser.add_argument('--policies', nargs='+', choices=VIEW_POLICIES, default=VIEW_POLICIES)
-    parser.add_argument('--rows', type=int, default=20, help='rows of the table (default 20)')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/search_tta'))
+    parser.add_argument(
+        '--policies',
+        nargs='+',
+        choices=VIEW_POLICIES,
+        default=VIEW_POLICIES,
+        help='how the probabilities of the views are merged (default: all)',
+    )
+    parser.add_argument(
+        '--rows', type=int, default=20, help='maximum number of rows of the table (default: 20)'
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/search_tta'),
+        help='folder in which probabilities are kept (default: work_dirs/search_tta)',
+    )
     cli.add_cfg_options(parser)
     return parser.parse_args()
 
@@ -79,15 +98,15 @@ def parse_args() -> argparse.Namespace:
 def scores_of_views(
     cfg: Config, model: ScoreMergingTTA, cache: Path
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Probabilities of the views of each image of the validation split, and labels.
+    """Predict the views of each image of the validation split.
 
     Args:
-        cfg: Config whose validation split has several views.
+        cfg: Config whose validation pipeline makes several views.
         model: The classifier.
-        cache: File of these probabilities, which is read if it is there.
+        cache: File of these probabilities; it is read if it exists, and written otherwise.
 
     Returns:
-        ``(A, N, C)`` and ``(N,)``.
+        Probabilities ``(A, N, C)`` and labels ``(N,)``.
     """
     if cache.is_file():
         print(f'probabilities of an earlier run: {cache}')
@@ -104,15 +123,13 @@ def scores_of_views(
             labels += [int(sample.gt_label) for sample in data['data_samples'][0]]
             bar((number + 1) / len(loader), f'{number + 1} of {len(loader)} batches')
     result = torch.cat(scores, 1), torch.tensor(labels)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    part = cache.with_name(f'part-{cache.name}')
-    np.savez(part, scores=result[0].numpy(), labels=result[1].numpy())
-    os.replace(part, cache)
+    with atomic_open(cache) as stream:
+        np.savez(stream, scores=result[0].numpy(), labels=result[1].numpy())
     return result
 
 
 def cache_file(cfg: Config, args: argparse.Namespace) -> Path:
-    """File of the probabilities of a config and checkpoint, by all that they depend on."""
+    """File of the probabilities, named by a hash of all that they depend on."""
     stat = os.stat(args.checkpoint)
     content = f'{cfg.model} {cfg.get("data_preprocessor")} {cfg.val_dataloader.dataset}'
     content += f' {os.path.abspath(args.checkpoint)} {stat.st_size} {stat.st_mtime_ns}'
@@ -123,7 +140,7 @@ def cache_file(cfg: Config, args: argparse.Namespace) -> Path:
 def evaluate(
     scores: torch.Tensor, labels: torch.Tensor, policies: Sequence[str]
 ) -> Iterator[tuple[str, str, torch.Tensor]]:
-    """Views, policy, and which images are classified rightly by them, ``(N,)``."""
+    """Yield each choice of views and policy, and whether each image is then correct, ``(N,)``."""
     for crops, places in VIEWS.items():
         for policy in policies if len(places) > 1 else ['mean']:
             merged = merge_scores(scores[list(places)], policy)
@@ -131,26 +148,27 @@ def evaluate(
 
 
 def command(args: argparse.Namespace, best: dict[str, Any]) -> str:
-    """The command that tests with a choice."""
-    words = ['python tools/test.py', args.config, args.checkpoint]
+    """The command that tests with a choice of views, a row of the table."""
+    here = Path.cwd()
+    tool = TEST_TOOL.relative_to(here) if TEST_TOOL.is_relative_to(here) else TEST_TOOL
+    words = ['python', str(tool), args.config, args.checkpoint]
     if best['crops'] != PLAIN:
-        words.append(f'--tta-crops {best["crops"]} --tta-policy {best["policy"]}')
-        words.append(f'--tta-crop-size {best["crop_size"]}')
-        words += [f'--tta-resize {best["resize"]}'] if args.resize else []
-    return ' '.join(words)
+        words += ['--tta-crops', best['crops'], '--tta-policy', best['policy']]
+        words += ['--tta-crop-size', str(best['crop_size'])] if args.crop_size else []
+        words += ['--tta-resize', str(best['resize'])] if args.resize else []
+    options = cli.cfg_option_words()
+    words += ['--cfg-options', *options] if options else []
+    return shlex.join(words)
 
 
 def main() -> None:
     args = parse_args()
-    cli.check_checkpoint(args.checkpoint)
     config = cli.load_config(args.config)
     cli.merge_options(config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     if config.get('val_dataloader') is None:
         raise UserError(f'{args.config} has no val_dataloader to search on')
-    network = revert_sync_batchnorm(MODELS.build(plain_classifier(config)))
-    load_weights(network, args.checkpoint, prefix='', strict=True)
-    model = ScoreMergingTTA(network.to(get_device()))
+    model = ScoreMergingTTA(load_classifier(config, args.checkpoint).to(get_device()))
     model.eval()
 
     def scores_with(crops: str, crop_size: int | None, resize: int | None) -> tuple:
@@ -166,23 +184,22 @@ def main() -> None:
     correct = [plain]
     for resize, crop_size in itertools.product(args.resize or [None], args.crop_size or [None]):
         views, scores, labels = scores_with('ten', crop_size, resize)
-        for crops, policy, hits in evaluate(scores, labels, args.policies):
+        for crops, policy, found in evaluate(scores, labels, args.policies):
             size = dict(resize=resize or '-', crop_size=views.crop_size)
             rows.append(dict(**size, crops=crops, policy=policy))
-            correct.append(hits)
-    for row, hits in zip(rows, correct):
-        low, high = bootstrap_interval(hits - plain)
-        row['hits'] = float(hits.mean())
-        row['accuracy'] = f'{100 * row["hits"]:.2f}'
-        row['gain'] = f'{100 * float((hits - plain).mean()):+.2f}'
-        row['interval'] = f'{100 * low:+.2f} to {100 * high:+.2f}'
+            correct.append(found)
+    for row, found in zip(rows, correct):
+        row['rate'] = float(found.mean())
+        row['accuracy'] = f'{100 * row["rate"]:.2f}'
+        row['gain'] = f'{100 * float((found - plain).mean()):+.2f}'
+        row['interval'] = format_interval(bootstrap_interval(found - plain), '+.2f')
     first = rows[0]
-    rows.sort(key=lambda row: -row['hits'])
+    rows.sort(key=lambda row: -row['rate'])
     shown = rows[: args.rows]
     print(f'\n{len(plain)} images of the validation split\n')
     print(format_table(shown if first in shown else [*shown, first], COLUMNS))
     print(
-        f'\nThe best of {len(rows)} choices on this split; what it gives is to be read off '
+        f'\nThis is the best of {len(rows)} choices on this split; report its accuracy on '
         f'another:\n\n    {command(args, rows[0])}'
     )
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What slurm_train.sh and slurm_test.sh share: slurm_launch.sh TOOL NAME_OF_FOURTH ARGUMENTS...
-# GPUs by GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5); further flags of srun by SRUN_ARGS.
+# The part that slurm_train.sh and slurm_test.sh share: slurm_launch.sh TOOL NAME_OF_FOURTH ARGUMENTS...
+# Environment variables: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5); SRUN_ARGS (more flags of srun).
 set -euo pipefail
 tool=$1
 fourth=$2

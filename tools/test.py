@@ -1,11 +1,11 @@
-"""Test a model: MMPretrain's tools/test.py, also on processors alone.
+"""Test a model. Takes the flags of MMPretrain's tools/test.py, and also runs without a GPU.
 
-    tools/test.py CONFIG CHECKPOINT [--tta] [--tta-policy mean|gmean|tsharpen]
-                  [--tta-crops center|flip|five|ten] [--val] [--out FILE.pkl]
-                  [--cfg-options key=value ...]
-    tools/test.py ENSEMBLE_CONFIG
+    python tools/test.py CONFIG CHECKPOINT [--tta] [--tta-policy mean|gmean|tsharpen]
+                         [--tta-crops center|flip|five|ten] [--val] [--out FILE.pkl]
+                         [--cfg-options key=value ...]
+    python tools/test.py ENSEMBLE_CONFIG
 
-Predictions of a test set without labels are written by --out, and not evaluated.
+A test set without labels is not evaluated; write its predictions with --out.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmpretrain.evaluation import Accuracy, SingleLabelMetric
 
-import ipirm_mm  # noqa: F401  (registers, and bridges the stack, before anything is built)
+import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of compat.py)
 from ipirm_mm import cli
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import DumpPredictions
-from ipirm_mm.models.tta import CROPS, VIEW_POLICIES, tta_pipeline
+from ipirm_mm.models.tta import tta_pipeline
 
 LOADERS = ('test_dataloader',)
 NEED_LABELS = (Accuracy, SingleLabelMetric)
@@ -32,51 +32,39 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        'checkpoint', nargs='?', help='checkpoint file; an ensemble has those of its members'
+        'checkpoint',
+        nargs='?',
+        help='checkpoint file; none for an ensemble, whose config names those of its members',
     )
     cli.add_common_arguments(parser)
     parser.add_argument(
         '--val',
         action='store_true',
-        help='test on the validation split: val_dataloader and val_evaluator of the config',
+        help='test on the validation split (val_dataloader and val_evaluator of the config)',
     )
     parser.add_argument('--out', help='file to write results to (.pkl, .json or .yaml)')
     parser.add_argument(
         '--out-item',
         choices=['metrics', 'pred'],
-        help='what --out writes (default: predictions)',
+        help='what --out writes (default: pred, the predictions)',
     )
     parser.add_argument('--show-dir', help='folder to save pictures of predictions in')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--interval', type=int, default=1, help='picture every so many samples')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds each window stays')
+    parser.add_argument(
+        '--interval', type=int, default=1, help='images per saved or shown picture (default: 1)'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that each window stays open'
+    )
     parser.add_argument(
         '--tta',
         action='store_true',
-        help='test-time augmentation: the tta_pipeline and tta_model of the config, or else '
-        'the mean over the image and its mirror image',
+        help='test-time augmentation: by tta_pipeline and tta_model of the config if it has them, '
+        'otherwise the mean over the image and its mirror image',
     )
-    parser.add_argument(
-        '--tta-policy', choices=VIEW_POLICIES, help='how to merge the views (implies --tta)'
-    )
-    parser.add_argument(
-        '--tta-crops',
-        choices=tuple(CROPS),
-        help='views: the centre crop, it and its mirror image, five crops, or ten (implies --tta)',
-    )
-    parser.add_argument(
-        '--tta-crop-size',
-        type=int,
-        help="side of the crops; by default that of the test pipeline's CenterCrop",
-    )
-    parser.add_argument(
-        '--tta-resize',
-        type=int,
-        help="shorter side before cropping; by default that of the test pipeline's ResizeEdge",
-    )
+    cli.add_tta_arguments(parser, implied=' (implies --tta)')
     args = parser.parse_args()
-    if args.tta_crops is None and (args.tta_crop_size or args.tta_resize):
-        parser.error('--tta-crop-size and --tta-resize need --tta-crops')
+    cli.check_tta_arguments(parser, args)
     return args
 
 
@@ -85,7 +73,7 @@ def set_tta(cfg: Config, args: argparse.Namespace) -> None:
     if cfg.model.type == 'EnsembleClassifier':
         raise UserError(
             'members of an ensemble have test-time augmentation of their own: set crops and '
-            'policy of each in the config, and leave --tta out'
+            'policy of each member in the config, and leave --tta out'
         )
     if args.tta_policy is not None or 'tta_model' not in cfg:
         cfg.tta_model = dict(type='ScoreMergingTTA', policy=args.tta_policy or 'mean')
@@ -104,6 +92,7 @@ def main() -> None:
         raise UserError('--out-item needs --out, the file to write to')
     cfg = cli.load_config(args.config)
     if args.val:
+        cli.merge_options(cfg, args.cfg_options)  # first, for those of val_dataloader to be used
         for part in ('dataloader', 'evaluator', 'cfg'):
             if cfg.get(f'val_{part}') is None:
                 raise UserError(f'--val needs val_{part}, which {args.config} does not have')
@@ -144,8 +133,8 @@ def main() -> None:
         evaluator.metrics.append(DumpPredictions(args.out))
     if not evaluator.metrics:
         raise UserError(
-            'the test set has no labels, so that there is nothing to evaluate: write the '
-            'predictions by --out FILE.pkl'
+            'the test set has no labels, so there is nothing to evaluate: write the '
+            'predictions with --out FILE.pkl'
         )
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':

@@ -1,13 +1,16 @@
-"""Train a model: MMPretrain's tools/train.py, also on processors alone.
+"""Train a model. Takes the flags of MMPretrain's tools/train.py, and also runs without a GPU.
 
-tools/train.py CONFIG [--work-dir DIR] [--resume [CHECKPOINT]] [--cfg-options key=value ...]
+    python tools/train.py CONFIG [--work-dir DIR] [--resume [CHECKPOINT]]
+                          [--cfg-options key=value ...]
+
+Exit status 1 and one sentence on standard error report a mistake in a config or a file.
 """
 
 from __future__ import annotations
 
 import argparse
 
-import ipirm_mm  # noqa: F401  (registers, and bridges the stack, before anything is built)
+import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of compat.py)
 from ipirm_mm import cli
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -23,16 +26,19 @@ def parse_args() -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='resume from this checkpoint, or without one from the latest in the work folder',
+        metavar='CHECKPOINT',
+        help='resume from CHECKPOINT, or from the latest in the work folder',
     )
-    parser.add_argument('--no-validate', action='store_true', help='do not validate in training')
+    parser.add_argument(
+        '--no-validate', action='store_true', help='do not validate during training'
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by the actual over the original batch size',
+        help='scale the learning rate by the ratio of the actual to the original batch size',
     )
     parser.add_argument(
-        '--no-persistent-workers', action='store_true', help='start new workers each epoch'
+        '--no-persistent-workers', action='store_true', help='start new data workers every epoch'
     )
     return parser.parse_args()
 

@@ -2,13 +2,28 @@
 
 from .array_dataset import ArrayDataset
 from .binary_images import STL10, CIFAR100Binary
-from .crops import POSITIONS, FiveCrop, HorizontalFlip, PositionCrop, TenCrop
 from .fashion_mnist import FashionMNIST50
 from .indices import base_dataset
-from .transforms import PALETTE, LoadImage, SeededMultiView, SeededTransforms, TintByFactor, tint
+from .transforms import (
+    CROPS,
+    PALETTE,
+    POSITIONS,
+    FiveCrop,
+    HorizontalFlip,
+    LoadImage,
+    MemberViews,
+    PositionCrop,
+    SeededMultiView,
+    SeededTransforms,
+    TenCrop,
+    TintByFactor,
+    tint,
+    tta_pipeline,
+)
 from .vipriors import EXTENSIONS, VIPriors
 
 __all__ = [
+    'CROPS',
     'EXTENSIONS',
     'PALETTE',
     'POSITIONS',
@@ -19,6 +34,7 @@ __all__ = [
     'FiveCrop',
     'HorizontalFlip',
     'LoadImage',
+    'MemberViews',
     'PositionCrop',
     'SeededMultiView',
     'SeededTransforms',
@@ -27,4 +43,5 @@ __all__ = [
     'VIPriors',
     'base_dataset',
     'tint',
+    'tta_pipeline',
 ]

@@ -17,8 +17,9 @@ class ArrayDataset(BaseDataset, metaclass=ABCMeta):
 
     Args:
         split: Name of a split, or several.
-        indices: Use the first so many images, or these. Defaults to None, all.
-        pipeline: Transforms. Defaults to none.
+        indices: Number of images to use, from the first on, or their indices. Defaults to None:
+            all images.
+        pipeline: Configs of the transforms. Defaults to none.
         **kwargs: Other arguments of MMPretrain's ``BaseDataset``.
 
     Raises:
@@ -39,21 +40,38 @@ class ArrayDataset(BaseDataset, metaclass=ABCMeta):
             ann_file='',
             indices=indices,
             pipeline=pipeline,
-            # Arrays, not a serialised record an image.
+            # The images are arrays; their small records need no serialization.
             serialize_data=False,
             **kwargs,
         )
 
     @abstractmethod
     def read(self, split: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Images of a split, ``(N, ...)`` uint8, and labels ``(N,)``, or None without labels."""
+        """Read a split.
+
+        Args:
+            split: Name of the split.
+
+        Returns:
+            Images, ``(N, ...)`` uint8, and labels ``(N,)``, or None without labels.
+
+        Raises:
+            UserError: If a file is missing or damaged.
+        """
 
     @abstractmethod
     def to_bgr(self, image: np.ndarray) -> np.ndarray:
-        """An image of such an array as ``(H, W, 3)`` uint8, BGR as everywhere in OpenMMLab."""
+        """Convert an image of the array that :meth:`read` returns.
+
+        Args:
+            image: The image, as it is in the array.
+
+        Returns:
+            ``(H, W, 3)`` uint8, BGR as everywhere in OpenMMLab.
+        """
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the images; returns one record an image, with its place in the arrays."""
+        """Read the images; returns one record per image, with its position in the arrays."""
         self.images: list[np.ndarray] = []
         records: list[dict[str, Any]] = []
         for part, split in enumerate(self.splits):
@@ -67,15 +85,15 @@ class ArrayDataset(BaseDataset, metaclass=ABCMeta):
         return records
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """The record of an image, with the image itself.
+        """Get the record of an image, with the image itself.
 
         Args:
             idx: Index in the data set.
 
         Returns:
-            ``img``, ``img_shape``, ``ori_shape``, ``sample_idx``, with labels ``gt_label``, and
-            for ``img_path`` the split and the place in it, such as ``'val/17'``: what tells images
-            apart where there are no files.
+            ``img``, ``img_shape``, ``ori_shape``, ``sample_idx``, ``gt_label`` if there are
+            labels, and ``img_path``. There are no files, so ``img_path`` is the split and the
+            position in it, such as ``'val/17'``, which identifies the image.
         """
         info = super().get_data_info(idx)
         part, position = info.pop('part'), info.pop('position')
@@ -85,19 +103,22 @@ class ArrayDataset(BaseDataset, metaclass=ABCMeta):
         return info
 
     def extra_repr(self) -> list[str]:
-        """What the data set is made of."""
+        """Describe the data set in its ``repr``."""
         return [f'Splits: \t{", ".join(self.splits)}']
 
 
 def check_splits(
     dataset: str, split: str | Sequence[str], allowed: Sequence[str]
 ) -> tuple[str, ...]:
-    """The splits that a data set is asked for, as a tuple.
+    """Check the splits that a data set is asked for.
 
     Args:
         dataset: Name of the data set, for the message.
         split: Name of a split, or several.
-        allowed: Splits that there are.
+        allowed: Splits that exist.
+
+    Returns:
+        The names of the splits.
 
     Raises:
         UserError: If there is none, or one does not exist or is named twice.
@@ -108,7 +129,7 @@ def check_splits(
     for name in splits:
         if name not in allowed:
             raise UserError(f'{dataset}.split must be of {tuple(allowed)}, but is {name!r}')
-        # An image under two indices would have two places in a partition.
+        # An image under two indices would be in a partition twice.
         if splits.count(name) > 1:
             raise UserError(f'{dataset}.split is {splits}: name {name!r} once')
     return splits

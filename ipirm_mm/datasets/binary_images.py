@@ -1,4 +1,4 @@
-"""STL10 and CIFAR-100 from their binary files, which hold bytes and nothing that could run."""
+"""STL10 and CIFAR-100 from their binary files, which hold bytes and cannot run code."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from .array_dataset import ArrayDataset
 
 
 def read_records(path: Path, size: int, source: str) -> np.ndarray:
-    """Map a file of records of equal size.
+    """Map a file of records of equal size into memory.
 
     Args:
         path: The file.
-        size: Bytes of a record.
-        source: What to unpack to have the file.
+        size: Size of a record in bytes.
+        source: Name of the archive that has the file.
 
     Returns:
-        ``(N, size)`` uint8, read from the file as it is used.
+        ``(N, size)`` uint8, read from the file when it is used.
 
     Raises:
-        UserError: If the file is missing, empty or no multiple of the size.
+        UserError: If the file is missing or empty, or its length is not a multiple of the size.
     """
     if not path.is_file():
         raise UserError(f'{path} is missing: unpack {source} there, or set data_root')
     length = path.stat().st_size
     if not length or length % size:
         raise UserError(
-            f'{path} is damaged: it has {length:,} bytes, which is not a number of records of '
-            f'{size:,}; unpack {source} anew'
+            f'{path} is damaged: it has {length:,} bytes, which is not a multiple of '
+            f'{size:,}; unpack {source} again'
         )
     return np.memmap(path, np.uint8, mode='r').reshape(-1, size)
 
@@ -45,7 +45,7 @@ class STL10(ArrayDataset):
     """STL10 (Coates, Lee, Ng, 2011) from ``stl10_binary.tar.gz``.
 
     96 x 96 images of ten classes: ``train`` (5,000), ``test`` (8,000) and ``unlabeled`` (100,000).
-    The authors' code trains Stage I on ``['train', 'unlabeled']``; labels are then left out.
+    The code of Wang et al. trains Stage I on ``['train', 'unlabeled']``, without labels.
 
     Args:
         split: ``'train'``, ``'test'`` or ``'unlabeled'``, or several. Defaults to ``'train'``.
@@ -84,7 +84,7 @@ class STL10(ArrayDataset):
         """See :meth:`ArrayDataset.read`."""
         folder, source = Path(self.data_root), 'stl10_binary.tar.gz'
         images = read_records(folder / f'{split}_X.bin', 3 * 96 * 96, source)
-        # Each channel lies in the file column by column.
+        # The file has each channel column by column.
         images = images.reshape(-1, 3, 96, 96)
         if 'unlabeled' in self.splits:
             return images, None
@@ -94,12 +94,12 @@ class STL10(ArrayDataset):
             raise UserError(
                 f'{path} does not belong to {split}_X.bin: it has {len(labels)} labels from '
                 f'{labels.min()} to {labels.max()}, but {len(images)} labels from 1 to 10 are '
-                f'needed; unpack {source} anew'
+                f'needed; unpack {source} again'
             )
         return images, labels - 1
 
     def to_bgr(self, image: np.ndarray) -> np.ndarray:
-        """From RGB channels, each by columns; see :meth:`ArrayDataset.to_bgr`."""
+        """Convert RGB channels, each column by column; see :meth:`ArrayDataset.to_bgr`."""
         return np.array(image[::-1].transpose(2, 1, 0), order='C')
 
 
@@ -108,7 +108,7 @@ class CIFAR100Binary(ArrayDataset):
     """CIFAR-100 (Krizhevsky, 2009) from ``cifar-100-binary.tar.gz``.
 
     32 x 32 images of 100 classes: ``train`` (50,000) and ``test`` (10,000). MMPretrain's
-    ``CIFAR100`` reads the Python version instead, which is pickled.
+    ``CIFAR100`` reads the Python version, which is pickled and could run code.
 
     Args:
         split: ``'train'`` or ``'test'``, or both. Defaults to ``'train'``.
@@ -138,10 +138,10 @@ class CIFAR100Binary(ArrayDataset):
         labels = records[:, 1]
         if labels.max() > 99:
             raise UserError(
-                f'{path} is not CIFAR-100: it has a label {labels.max()}, but they go to 99'
+                f'{path} is not CIFAR-100: it has a label {labels.max()}, but the largest is 99'
             )
         return records[:, 2:].reshape(-1, 3, 32, 32), labels
 
     def to_bgr(self, image: np.ndarray) -> np.ndarray:
-        """From RGB channels; see :meth:`ArrayDataset.to_bgr`."""
+        """Convert RGB channels; see :meth:`ArrayDataset.to_bgr`."""
         return np.array(image[::-1].transpose(1, 2, 0), order='C')

@@ -1,4 +1,4 @@
-"""Fashion-MNIST-50: the challenge's protocol on real images that come with the package."""
+"""Fashion-MNIST-50: the protocol of the challenge on real images inside the package."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ ORIGIN = dict(train='full', val='full', unlabeled='full', test='full_test')
 
 @DATASETS.register_module()
 class FashionMNIST50(ArrayDataset):
-    """Fashion-MNIST (Xiao et al., 2017; MIT licence), 50 images a class.
+    """Fashion-MNIST (Xiao et al., 2017; MIT license), 50 images per class.
 
-    The embedded splits follow the VIPriors challenge: ``train``, ``val`` and ``test`` with 50
-    images of each of the ten classes, and 4,000 further images as ``unlabeled`` (their labels are
-    there for evaluation). All are disjoint; ``test`` is drawn from the original test set, the
-    others from the original training set. ``tools/dataset_converters/fashion_mnist50.py`` made
-    the file. ``full`` and ``full_test`` are the original 60,000 and 10,000 images, read from the
-    IDX files in ``data_root``; the embedded ones are among them.
+    The embedded splits follow the VIPriors challenge: ``train``, ``val`` and ``test`` have 50
+    images of each of the ten classes, and ``unlabeled`` has 4,000 further images (with labels, for
+    evaluation). The splits are disjoint. ``test`` comes from the original test set, the other
+    splits from the original training set. ``tools/dataset_converters/fashion_mnist50.py`` made the
+    file. ``full`` and ``full_test`` are the original 60,000 and 10,000 images, which include the
+    embedded ones. They are read from the IDX files in ``data_root``.
 
     Images are ``(28, 28, 3)`` uint8, three equal channels.
 
     Args:
-        split: One of the above, or several, which are concatenated. Defaults to ``'train'``.
-        data_root: Folder of the IDX files for the full splits. Defaults to None, which means where
-            Debian's package ``dataset-fashion-mnist`` puts them.
+        split: One of these splits, or several, which are concatenated. Defaults to ``'train'``.
+        data_root: Folder of the IDX files for the full splits. Defaults to None: the folder of
+            Debian's package ``dataset-fashion-mnist``.
         **kwargs: Other arguments of :class:`ArrayDataset`.
 
     Raises:
@@ -69,11 +69,11 @@ class FashionMNIST50(ArrayDataset):
     ) -> None:
         splits = check_splits('FashionMNIST50', split, self.SPLITS)
         for name in splits:
-            # An image under two indices would have two places in a partition.
+            # An image under two indices would be in a partition twice.
             if ORIGIN.get(name) in splits:
                 raise UserError(
-                    f'FashionMNIST50.split is {splits}, in which the images of {name!r} are '
-                    'twice: name no embedded split beside the full one'
+                    f'FashionMNIST50.split is {splits}, which has the images of {name!r} twice: '
+                    'leave it out, or the full split'
                 )
         super().__init__(split, data_root=data_root or DEBIAN_FOLDER, **kwargs)
 
@@ -93,9 +93,9 @@ class FashionMNIST50(ArrayDataset):
             zipfile.BadZipFile,
         ) as error:
             raise UserError(
-                f'{EMBEDDED_FILE} is missing or damaged ({error}): install ipirm_mm anew'
+                f'{EMBEDDED_FILE} is missing or damaged ({error}): install ipirm_mm again'
             ) from error
 
     def to_bgr(self, image: np.ndarray) -> np.ndarray:
-        """Three equal channels of a grey image; see :meth:`ArrayDataset.to_bgr`."""
+        """Repeat a gray image in three channels; see :meth:`ArrayDataset.to_bgr`."""
         return np.repeat(image[..., None], 3, axis=2)

@@ -1,4 +1,4 @@
-"""Reader of the IDX files in which Fashion-MNIST is distributed."""
+"""Reader of IDX files, the format of Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ipirm_mm.errors import UserError
 
-# Where Debian's package puts them.
+# Folder of Debian's package.
 DEBIAN_FOLDER = '/usr/share/datasets/fashion-mnist'
 INSTALL = 'apt-get install dataset-fashion-mnist'
 FILES = {
@@ -27,7 +27,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
         path: The file.
 
     Returns:
-        Array of the shape that the file states, uint8.
+        Array of the shape in the file's header, uint8.
 
     Raises:
         UserError: If the file is missing, truncated, or of another format; it is named.
@@ -43,7 +43,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
             data = stream.read()
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
-            f'{path} cannot be read ({error}): install it anew, `{INSTALL}`'
+            f'{path} cannot be read ({error}): install it again, `{INSTALL}`'
         ) from error
     # Magic number: two zeros, 8 for unsigned bytes, number of dimensions.
     if len(data) < 4 or data[:3] != b'\x00\x00\x08':
@@ -57,7 +57,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     if len(shape) != dimensions or len(data) != expected:
         raise UserError(
             f'{path} is {"truncated" if len(data) < expected else "too long"}: it has {len(data)} '
-            f'bytes, but its header promises {expected}'
+            f'bytes, but its header says {expected}'
         )
     return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)
 
@@ -73,8 +73,8 @@ def read_fashion_mnist(folder: str | os.PathLike, part: str) -> tuple[np.ndarray
         Images ``(N, 28, 28)`` and labels ``(N,)``, both uint8.
 
     Raises:
-        UserError: If a file is missing or damaged, the two do not match, or they are of another
-            data set.
+        UserError: If a file is missing or damaged, images and labels do not match, or they belong
+            to another data set.
     """
     images, labels = (read_idx(Path(folder) / name) for name in FILES[part])
     if images.ndim != 3 or labels.shape != images.shape[:1]:

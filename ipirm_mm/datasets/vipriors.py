@@ -1,4 +1,4 @@
-"""The challenge's subset of ImageNet: 50 images a class in train, val and test."""
+"""The challenge's subset of ImageNet: 50 images per class in train, val and test."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ Entry = tuple[str, 'int | None']
 class VIPriors(BaseDataset):
     """VIPriors image classification (Bruintjes et al., 2021): 1,000 classes, 50 images each.
 
-    From folders, ``{data_root}/{split}/{class}/*``, or from list files. The classes are the names
-    of the folders in order, numbers by their value; a split of images without folders of classes,
-    or in one folder ``imgs`` as the challenge's toolkit makes its ``test``, has no labels.
-    ``tools/dataset_converters/vipriors.py`` makes the folders.
+    It is read from folders, ``{data_root}/{split}/{class}/*``, or from list files. The classes are
+    the sorted names of the folders (names that are all numbers are sorted by value). A split has
+    no labels if its images lie in no class folder, or in one folder ``imgs``, as in the ``test``
+    of the challenge's toolkit. ``tools/dataset_converters/vipriors.py`` makes the folders.
 
     Args:
         data_root: Folder of the images. Defaults to ``'data/vipriors'``.
         split: ``'train'``, ``'val'`` or ``'test'``, or several: ``['train', 'val']`` for the final
             run. Defaults to ``'train'``.
-        list_file: List file of a split, relative to ``data_root``, such as ``'{split}.txt'``. Its
-            lines have the path of an image, relative to ``data_root``, and its class, 0 to C - 1;
-            without classes there are no labels. Defaults to None, the folders.
-        num_classes: Number of classes *C*; None for any. Defaults to 1000.
-        per_class: Images of each class in each split; None for any. Defaults to 50.
-        pipeline: Transforms. Defaults to none.
+        list_file: List file of a split, relative to ``data_root``, such as ``'{split}.txt'``. Each
+            line has the path of an image, relative to ``data_root``, and its class, 0 to C - 1.
+            Without classes there are no labels. Defaults to None: the folders are read.
+        num_classes: Number of classes *C*; None for any number. Defaults to 1000.
+        per_class: Number of images per class in each split; None for any number. Defaults to 50.
+        pipeline: Configs of the transforms. Defaults to none.
         **kwargs: Other arguments of MMPretrain's ``BaseDataset``.
 
     Raises:
@@ -65,11 +65,11 @@ class VIPriors(BaseDataset):
         super().__init__(ann_file='', data_root=data_root, pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """List the images; returns one record an image, by split and class."""
+        """List the images; returns one record per image, by split and class."""
         root = Path(self.data_root)
         if not root.is_dir():
             raise UserError(
-                f'VIPriors.data_root is {str(root)!r}, which is no folder: make it with '
+                f'VIPriors.data_root is {str(root)!r}, which is not a folder: make it with '
                 'tools/dataset_converters/vipriors.py, or set data_root'
             )
         names = self._class_names(root)
@@ -87,8 +87,8 @@ class VIPriors(BaseDataset):
                 records.append(record)
         if len({'gt_label' in record for record in records}) > 1:
             raise UserError(
-                f'VIPriors.split is {self.splits}, of which some have labels and others do not: '
-                'take either'
+                f'VIPriors.split is {self.splits}, and only some of these splits have labels: use '
+                'splits with labels, or splits without'
             )
         if names:
             wordnet = len(names) == 1000 and all(name.startswith('n') for name in names)
@@ -96,7 +96,7 @@ class VIPriors(BaseDataset):
         return records
 
     def _class_names(self, root: Path) -> list[str]:
-        """Names of the folders of classes, of all splits that are there; none with list files."""
+        """Names of the class folders of all existing splits; none with list files."""
         if self.list_file is not None:
             return []
         names = {name for split in SPLITS for name in class_folders(root / split)}
@@ -105,7 +105,8 @@ class VIPriors(BaseDataset):
         if names and self.num_classes not in (None, len(names)):
             raise UserError(
                 f'{root} has folders of {len(names)} classes, from {ordered[0]} to {ordered[-1]}, '
-                f'but {self.num_classes} are needed: complete it, or set VIPriors.num_classes'
+                f'but {self.num_classes} are needed: add the missing folders, or set '
+                'VIPriors.num_classes'
             )
         return ordered
 
@@ -121,7 +122,7 @@ class VIPriors(BaseDataset):
         if missing:
             raise UserError(
                 f'{folder} lacks {len(missing)} of {len(names)} classes, the first is '
-                f'{missing[0]}: complete it, or take the folder out of the other splits'
+                f'{missing[0]}: add them, or remove the folder from the other splits'
             )
         return [
             (f'{split}/{name}/{file}', label)
@@ -144,7 +145,7 @@ class VIPriors(BaseDataset):
                 if len(entries) != expected:
                     raise UserError(
                         f'{split!r} has {len(entries)} images, but {expected} are needed: '
-                        'complete it, or set VIPriors.per_class=None'
+                        'add the missing images, or set VIPriors.per_class=None'
                     )
             return
         counts = Counter(labels)
@@ -157,15 +158,15 @@ class VIPriors(BaseDataset):
         for label in range(classes):
             name = f'class {names[label] if names else label}'
             if not counts[label]:
-                raise UserError(f'{split!r} has no image of {name}: complete it')
+                raise UserError(f'{split!r} has no image of {name}: add images')
             if self.per_class is not None and counts[label] != self.per_class:
                 raise UserError(
                     f'{split!r} has {counts[label]} images of {name}, but {self.per_class} are '
-                    'needed: complete it, or set VIPriors.per_class=None'
+                    'needed: add or remove images, or set VIPriors.per_class=None'
                 )
 
     def extra_repr(self) -> list[str]:
-        """What the data set is made of."""
+        """Describe the data set in its ``repr``."""
         return [
             f'Splits: \t{", ".join(self.splits)}',
             f'Root of dataset: \t{self.data_root}',
@@ -173,7 +174,7 @@ class VIPriors(BaseDataset):
 
 
 def read_list(path: Path) -> list[Entry]:
-    """Read a list file, one image a line: its path and, optionally, its class.
+    """Read a list file; each line has the path of an image and, optionally, its class.
 
     Args:
         path: The file.
@@ -194,7 +195,7 @@ def read_list(path: Path) -> list[Entry]:
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(' ')
-        if not (name and label.isdigit()):  # without a class; names may have blanks
+        if not (name and label.isdigit()):  # no class; names may contain blanks
             name, label = line.strip(), ''
         if os.path.isabs(name) or '..' in Path(name).parts:
             raise UserError(
@@ -202,7 +203,7 @@ def read_list(path: Path) -> list[Entry]:
             )
         if name in first:
             raise UserError(
-                f'{path} names {name!r} twice, in lines {first[name]} and {number}: take one out'
+                f'{path} names {name!r} twice, in lines {first[name]} and {number}: remove one'
             )
         first[name] = number
         entries.append((name, int(label) if label else None))
@@ -212,7 +213,7 @@ def read_list(path: Path) -> list[Entry]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, in no order; none if it is missing."""
+    """List the names of the folders in a folder, unsorted; none if it is missing."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -220,12 +221,12 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders of classes in that of a split; none if it has no labels."""
+    """List the names of the class folders in the folder of a split; none without labels."""
     names = subfolders(folder)
     return [] if names == ['imgs'] else names
 
 
 def folder_images(folder: Path) -> list[str]:
-    """Names of the images in a folder, in order."""
+    """List the names of the images in a folder, sorted."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS))

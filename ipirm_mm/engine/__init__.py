@@ -1,4 +1,4 @@
-"""Hooks into MMEngine's runner."""
+"""Hooks of MMEngine's runner."""
 
 from .hooks import CRDMemoryHook, KNNHook, PartitionUpdateHook, SetEpochHook
 

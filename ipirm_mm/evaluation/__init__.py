@@ -1,42 +1,36 @@
-"""k-NN, linear probe and the features they work on; predictions, and ensembles of them."""
+"""Features, k-NN and linear probe; files of predictions, and ensembles of them."""
 
+from .bootstrap import bootstrap_interval, format_interval
 from .ensembles import disagreement, fit_weights
-from .features import extract_features, pool_last, pooled_feature
+from .features import extract_features
 from .knn import knn_accuracy, knn_predict
-from .knn_metric import KNNAccuracy
-from .linear_probe import LinearProbe, bootstrap_interval
+from .linear_probe import LinearProbe
+from .metrics import DumpPredictions, KNNAccuracy, TeacherAccuracy
 from .predictions import (
-    DumpPredictions,
     Predictions,
-    check_apart,
-    check_match,
+    check_disjoint,
+    check_same_images,
     load_predictions,
     save_predictions,
     save_submission,
-    write_whole,
 )
-from .progress import ProgressBar
-from .teacher_accuracy import TeacherAccuracy
 
 __all__ = [
     'DumpPredictions',
     'KNNAccuracy',
     'LinearProbe',
     'Predictions',
-    'ProgressBar',
     'TeacherAccuracy',
     'bootstrap_interval',
-    'check_apart',
-    'check_match',
+    'check_disjoint',
+    'check_same_images',
     'disagreement',
     'extract_features',
     'fit_weights',
+    'format_interval',
     'knn_accuracy',
     'knn_predict',
     'load_predictions',
-    'pool_last',
-    'pooled_feature',
     'save_predictions',
     'save_submission',
-    'write_whole',
 ]

@@ -1,4 +1,4 @@
-"""What an ensemble is worth: weights of its members, and how much they disagree."""
+"""Ensembles: the weights of their members, and how much the members disagree."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ def fit_weights(scores: Tensor, labels: Tensor, max_iterations: int = 200) -> Te
         \min_w -\tfrac{1}{N} \sum_i \log \sum_j w_j \, p_j(y_i | x_i), \quad
         w_j \geq 0, \; \sum_j w_j = 1
 
-    which is convex in *w*. Solved by L-BFGS on the logits of *w*, from equal weights, so that it
-    depends on no seed. The report does not say how it chose its weights.
+    The problem is convex in *w*. It is solved by L-BFGS on the logits of *w*, starting from equal
+    weights, so that the result does not depend on a seed. The report does not say how it chose its
+    weights.
 
     Args:
-        scores: Probabilities of the members, ``(A, N, C)``.
+        scores: Probabilities of the *A* members, ``(A, N, C)``.
         labels: Classes, ``(N,)`` long.
-        max_iterations: Most iterations of L-BFGS. Defaults to 200.
+        max_iterations: Maximum number of L-BFGS iterations. Defaults to 200.
 
     Returns:
         ``(A,)`` float64, not negative, with sum 1.
     """
     members, images = scores.shape[:2]
     own = scores.double()[:, torch.arange(images, device=scores.device), labels]
-    # A class that no member holds possible costs the same for all weights, and no infinity.
+    # Where every member gives the class probability zero, the loss stays finite this way, and is
+    # the same for all weights.
     own = own.clamp(min=torch.finfo(torch.float32).tiny)
     logits = own.new_zeros(members, requires_grad=True)
     optimizer = torch.optim.LBFGS(
@@ -51,7 +53,7 @@ def fit_weights(scores: Tensor, labels: Tensor, max_iterations: int = 200) -> Te
 
 
 def disagreement(scores: Tensor) -> float:
-    """Share of the images on which two members predict different classes, mean over pairs.
+    """Fraction of the images on which two members predict different classes, mean over pairs.
 
     Args:
         scores: Probabilities of the members, ``(A, N, C)``.

@@ -1,4 +1,4 @@
-"""Features of a whole data set, over all ranks."""
+"""Features of a whole data set, extracted on all ranks."""
 
 from __future__ import annotations
 
@@ -11,50 +11,51 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .progress import ProgressBar
+from ipirm_mm.models.utils import pooled_feature
+from ipirm_mm.utils import ProgressBar
 
 
 @torch.no_grad()
 def extract_features(
     model: Any,
     dataloader: DataLoader,
-    embed: Callable[[Tensor], Tensor] | None = None,
+    project: Callable[[Tensor], Tensor] | None = None,
     description: str = 'features',
 ) -> dict[str, Any]:
     """Extract the features of all images of a data loader.
 
-    Every rank runs its part, then all have everything, in the order of ``sample_idx`` and each
-    image once (samplers repeat images so that ranks have equally many). The model runs in eval
-    mode and is left in the mode it was in.
+    Each rank extracts its part; then all ranks hold all features, in the order of ``sample_idx``
+    and each image once (samplers repeat images so that all ranks have the same number). The model
+    runs in eval mode; its mode is restored afterwards.
 
     Args:
         model: A model of MMPretrain, also wrapped for distributed training.
-        dataloader: Data loader of MMEngine, with ``sample_idx`` in its samples; images of one view
-            or of several.
-        embed: Maps images ``(B, C, H, W)`` to features ``(B, D)``. Defaults to None, which means
-            the backbone's last feature map, pooled over positions.
-        description: What the progress bar says.
+        dataloader: Data loader of MMEngine, with ``sample_idx`` in its samples and one or several
+            views per image.
+        project: Maps images ``(B, C, H, W)`` to features ``(B, D)``. Defaults to None: the last
+            feature map of the backbone, averaged over positions.
+        description: Text of the progress bar. Defaults to ``'features'``.
 
     Returns:
-        ``features``, a list with a tensor ``(N, D)`` for each view; ``sample_idx`` ``(N,)``; and
-        ``gt_label`` and ``factor``, ``(N,)`` long, where the samples have them.
+        A dict with ``features``, a list of one tensor ``(N, D)`` per view; ``sample_idx``
+        ``(N,)`` long; and ``gt_label`` and ``factor``, ``(N,)`` long, if the samples have them.
     """
     model = model.module if is_model_wrapper(model) else model
-    embed = embed or (lambda images: pooled_feature(model, images))
+    project = project or (lambda images: pooled_feature(model, images))
     was_training = model.training
     model.eval()
     views: list[list[Tensor]] = []
     known: dict[str, list[int]] = {'sample_idx': [], 'gt_label': [], 'factor': []}
     try:
         batches = len(dataloader)
-        # A pass over a DataLoader draws from torch's global generator, even without workers: the
-        # draws of training are not to depend on how often features are extracted.
+        # A pass over a DataLoader draws from torch's global generator, even without workers. The
+        # random numbers of the training must not depend on how often features are extracted.
         with torch.random.fork_rng(devices=[]), ProgressBar(description) as bar:
             for number, data in enumerate(dataloader):
                 data = model.data_preprocessor(data, False)
                 inputs = data['inputs']
                 inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
-                views.append([embed(images) for images in inputs])
+                views.append([project(images) for images in inputs])
                 for sample in data['data_samples']:
                     known['sample_idx'].append(int(sample.sample_idx))
                     for key in ('gt_label', 'factor'):
@@ -66,7 +67,7 @@ def extract_features(
     features = [torch.cat(view) for view in zip(*views)]
     device = features[0].device
     sample_idx = _gather(torch.tensor(known['sample_idx'], device=device))
-    # The first of each index; a stable sort keeps them in order.
+    # Keep the first sample of each index; the sort is stable.
     sample_idx, order = torch.sort(sample_idx, stable=True)
     first = torch.ones_like(sample_idx, dtype=torch.bool)
     first[1:] = sample_idx[1:] != sample_idx[:-1]
@@ -80,21 +81,8 @@ def extract_features(
     return result
 
 
-def pooled_feature(model: Any, images: Tensor) -> Tensor:
-    """The backbone's last feature, pooled over positions: ``(B, C, H, W)`` to ``(B, D)``."""
-    return pool_last(model.extract_feat(images))
-
-
-def pool_last(features: Any) -> Tensor:
-    """The last of a network's features, pooled over positions: ``(B, D)``."""
-    feature = features[-1] if isinstance(features, (list, tuple)) else features
-    if isinstance(feature, (list, tuple)):  # a transformer's patches and class token
-        feature = feature[-1]
-    return feature.flatten(2).mean(2) if feature.ndim > 2 else feature
-
-
 def _gather(rows: Tensor) -> Tensor:
-    """Rows of all ranks, which may have different numbers of them."""
+    """Concatenate the rows of all ranks; ranks may have different numbers of rows."""
     if get_world_size() == 1:
         return rows
     counts = [int(count) for count in all_gather(torch.tensor([len(rows)], device=rows.device))]

@@ -1,25 +1,24 @@
-"""Linear classifier on cached features, and how sure its accuracy is."""
+"""Linear classifier on cached features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 class LinearProbe:
-    """Multinomial logistic regression on standardised features, by L-BFGS.
+    """Multinomial logistic regression on standardised features, fitted by L-BFGS.
 
     Minimises the mean cross-entropy plus ``weight_decay / 2`` times the squared norm of the
-    weights (not of the bias). The problem is convex and starts from zero, so that the result
-    depends on no seed.
+    weights (not of the bias). The problem is convex and the fit starts from zero, so that the
+    result does not depend on a seed.
 
     Args:
         weight_decay: Strength of the regularisation. Defaults to 1e-3.
-        max_iterations: Most iterations of L-BFGS. Defaults to 200.
+        max_iterations: Maximum number of L-BFGS iterations. Defaults to 200.
     """
 
     def __init__(self, weight_decay: float = 1e-3, max_iterations: int = 200) -> None:
@@ -37,11 +36,11 @@ class LinearProbe:
         Args:
             features: ``(N, D)``.
             labels: ``(N,)`` long.
-            progress: Called with the share of the evaluations that are done, of the most that
-                there may be.
+            progress: Called before each evaluation of the loss with the fraction of the maximum
+                number of evaluations, 0 to 1. Defaults to None.
 
         Returns:
-            Itself.
+            The probe itself.
         """
         features = features.double()
         self.mean = features.mean(0)
@@ -58,14 +57,14 @@ class LinearProbe:
             line_search_fn='strong_wolfe',
         )
 
-        # L-BFGS allows so many evaluations for its iterations.
-        most, evaluations = self.max_iterations * 5 // 4, 0
+        # The default maximum of torch's L-BFGS, `max_eval`.
+        max_evaluations, evaluations = self.max_iterations * 5 // 4, 0
 
         def closure() -> Tensor:
             nonlocal evaluations
             evaluations += 1
             if progress is not None:
-                progress(min(1.0, evaluations / most))
+                progress(min(1.0, evaluations / max_evaluations))
             optimizer.zero_grad()
             loss = F.cross_entropy(F.linear(x, self.weight, self.bias), labels)
             loss = loss + self.weight_decay / 2 * self.weight.square().sum()
@@ -78,37 +77,10 @@ class LinearProbe:
         return self
 
     def scores(self, features: Tensor) -> Tensor:
-        """Logits of ``(M, D)`` features, ``(M, C)``."""
+        """Logits ``(M, C)`` of features ``(M, D)``."""
         x = (features.double() - self.mean) / self.scale
         return F.linear(x, self.weight, self.bias)
 
     def predict(self, features: Tensor) -> Tensor:
-        """Classes of ``(M, D)`` features, ``(M,)`` long."""
+        """Classes ``(M,)`` long of features ``(M, D)``."""
         return self.scores(features).argmax(1)
-
-
-def bootstrap_interval(
-    correct: Tensor, samples: int = 1000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of an accuracy, or of a gain, over its test images.
-
-    Args:
-        correct: Whether, or how often, each test image was classified rightly, ``(M,)``, 0 to 1;
-            of a gain the difference between two models, -1 to 1.
-        samples: Number of resamples. Defaults to 1000.
-        level: Coverage. Defaults to 0.95.
-        seed: Seed. Defaults to 0.
-
-    Returns:
-        Lower and upper end.
-    """
-    values = correct.double().cpu().numpy()
-    generator = np.random.default_rng(seed)
-    # As many resamples at once as take some 100 MB.
-    chunk = max(1, 10**7 // len(values))
-    sizes = [min(chunk, samples - begin) for begin in range(0, samples, chunk)]
-    means = np.concatenate(
-        [values[generator.integers(len(values), size=(n, len(values)))].mean(1) for n in sizes]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -1,38 +1,24 @@
-"""The method as pure functions of tensors: torch only, no state, no input or output."""
+"""The method as pure functions of tensors: PyTorch only, no state, no input or output."""
 
-from .contrastive import (
-    SubsetRisks,
-    gather_batch,
-    group_contrastive_risks,
-    subset_contrastive_risks,
-)
-from .distillation import (
-    ClassIndex,
-    crd_constants,
-    crd_index,
-    crd_loss,
-    crd_scores,
-    index_classes,
-    kl_divergence,
-    mean_teacher_logits,
-    ofd_distance,
-    ofd_margin,
-)
+from ._common import unit_rows
+from .contrastive import SubsetRisks, contrastive_risks, subset_contrastive_risks
+from .cosine import cosine_risks
+from .crd import ClassIndex, crd_constants, crd_index, crd_loss, crd_scores, index_classes
 from .information import mutual_information, normalized_mutual_information
-from .latent import group_cosine_risks
+from .kd import kl_divergence, mean_teacher_logits
+from .ofd import ofd_distance, ofd_margin
 from .partition import soft_partition_objective
 from .scores import merge_scores
 
 __all__ = [
     'ClassIndex',
     'SubsetRisks',
+    'contrastive_risks',
+    'cosine_risks',
     'crd_constants',
     'crd_index',
     'crd_loss',
     'crd_scores',
-    'gather_batch',
-    'group_contrastive_risks',
-    'group_cosine_risks',
     'index_classes',
     'kl_divergence',
     'mean_teacher_logits',
@@ -43,4 +29,5 @@ __all__ = [
     'ofd_margin',
     'soft_partition_objective',
     'subset_contrastive_risks',
+    'unit_rows',
 ]

@@ -1,4 +1,4 @@
-"""Mutual information between partitions, and with known factors."""
+"""Mutual information of partitions with each other and with known factors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def _joint(a: Tensor, b: Tensor) -> Tensor:
-    """Joint distribution of two labellings, float64 ``(A, B)``."""
+    """Joint distribution of two labelings, float64 ``(A, B)``."""
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(
-            f'two labellings of the same items are needed, but shapes are {tuple(a.shape)} and '
-            f'{tuple(b.shape)}'
+            f'a and b must both be (N,), labels of the same items, but their shapes are '
+            f'{tuple(a.shape)} and {tuple(b.shape)}'
         )
     _, a = torch.unique(a, return_inverse=True)
     _, b = torch.unique(b, return_inverse=True)
@@ -27,7 +27,7 @@ def _entropy(distribution: Tensor) -> Tensor:
 
 
 def mutual_information(a: Tensor, b: Tensor) -> Tensor:
-    """Mutual information of two labellings.
+    """Mutual information of two labelings of the same items.
 
     Args:
         a: Labels, ``(N,)`` integers.
@@ -35,6 +35,9 @@ def mutual_information(a: Tensor, b: Tensor) -> Tensor:
 
     Returns:
         Scalar, in bits, float64.
+
+    Raises:
+        ValueError: If the shapes differ.
     """
     joint = _joint(a, b)
     nats = _entropy(joint.sum(1)) + _entropy(joint.sum(0)) - _entropy(joint)
@@ -49,7 +52,10 @@ def normalized_mutual_information(a: Tensor, b: Tensor) -> Tensor:
         b: Labels of the same items, ``(N,)`` integers.
 
     Returns:
-        Scalar from 0 (independent, or one of them constant) to 1 (the same), float64.
+        Scalar from 0 (independent, or one labeling is constant) to 1 (equal partitions), float64.
+
+    Raises:
+        ValueError: If the shapes differ.
     """
     joint = _joint(a, b)
     first, second = _entropy(joint.sum(1)), _entropy(joint.sum(0))

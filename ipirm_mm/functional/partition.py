@@ -1,7 +1,7 @@
 """Step 2 of IP-IRM: the objective of a soft partition (report Eq. 3).
 
-All that the objective needs of the features are sums of ``exp(S)`` over weighted columns, so for
-all subsets at once it is a few products of one precomputed similarity block with the weights.
+The objective needs only sums of ``exp(S)`` over weighted columns. So for all subsets at once it is
+a few products of one precomputed similarity block with the weights.
 """
 
 from __future__ import annotations
@@ -13,34 +13,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contrastive import at_least_float32, check_views, exponentials
+from ._common import at_least_float32, check_views, exponentials
 
 BALANCES = ('relaxed', 'strict', 'none')
-# Least share and scale of weights that count; its inverse is still finite in float32.
+# The smallest share and scale of weights that count; its inverse is still finite in float32.
 _TINY = 1e-30
-# An image whose weight is so many times that of all others together is alone in its subset. The
-# gradient holds the square of the inverse, which is to be finite in float32 too.
+# If all other images of a subset together weigh less than this share of one image, that image is
+# alone. The gradient contains the square of the inverse, which must be finite in float32.
 _ALONE = 1e-15
 
 
 class SimilarityBlock(NamedTuple):
-    """What the objective needs of the features of a block of B images, two views each.
+    """Precomputed similarities of a block of B images with two views each.
 
-    Rows are anchors, view 1 of all images and then view 2; columns with a bar add up the two views
-    of an image. ``exp`` is shifted by the row's maximum, which cancels in every ratio.
+    Rows are anchors: view 1 of all images, then view 2. "Summed over views" means that a column
+    adds up the two views of an image. Each ``exp`` is shifted by the maximum of its row, which
+    cancels in every ratio.
 
     Attributes:
-        positive: Similarity of the positive, ``(2B,)``.
+        positive: Similarity of each anchor with its positive, ``(2B,)``.
         shift: Shift of the loss's exponents, ``(2B,)``.
         exp_positive: ``exp`` of the positive's logit, ``(2B,)``.
-        exp: Off-image ``exp``, barred, ``(2B, B)``.
-        irm_exp_positive: The same at the penalty's temperature.
-        irm_exp: The same at the penalty's temperature.
-        weighted: Off-image ``s exp(s)`` at the penalty's temperature: barred, ``(2B, B)``, for the
-            scalar dummy; None for the vector dummy.
-        weighted_after: For the vector dummy ``(2B, 2B)``, of anchors whose image comes after the
-            column's image.
-        weighted_before: The same, of anchors before.
+        exp: ``exp`` of the logits, zero for the own image, summed over views, ``(2B, B)``.
+        irm_exp_positive: ``exp_positive`` at the penalty's temperature, ``(2B,)``.
+        irm_exp: ``exp`` at the penalty's temperature, ``(2B, B)``.
+        weighted: For the scalar dummy: ``s exp(s)`` at the penalty's temperature, zero for the own
+            image, summed over views, ``(2B, B)``. None for the vector dummy.
+        weighted_after: For the vector dummy: ``s exp(s)``, ``(2B, 2B)``, where the anchor's image
+            comes after the column's image, else zero. None for the scalar dummy.
+        weighted_before: Like ``weighted_after``, where the anchor's image comes before.
         temperature: Temperature of the loss.
         irm_temperature: Temperature of the penalty.
     """
@@ -65,7 +66,21 @@ def similarity_block(
     irm_temperature: float | None = None,
     penalty: str = 'vector',
 ) -> SimilarityBlock:
-    """Compute a :class:`SimilarityBlock`; see :func:`soft_partition_objective`."""
+    """Compute the similarities of a block of images.
+
+    Args:
+        z1: Projections of the first view, ``(B, D)``, rows of unit norm.
+        z2: Projections of the second view, ``(B, D)``, rows of unit norm.
+        temperature: Temperature of the loss. Defaults to 0.5 (report).
+        irm_temperature: Temperature of the penalty. Defaults to None, which means ``temperature``.
+        penalty: ``'vector'`` or ``'scalar'``. Defaults to ``'vector'``.
+
+    Returns:
+        The block, in float32 or, for float64 inputs, float64.
+
+    Raises:
+        ValueError: If shapes do not match, or an option has an unknown value.
+    """
     irm_temperature = check_views(z1, z2, temperature, irm_temperature, penalty)
     with torch.autocast(device_type=z1.device.type, enabled=False):
         z1, z2 = at_least_float32(z1), at_least_float32(z2)
@@ -113,25 +128,25 @@ def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor
         weights: Weight of each image in each subset, ``(B, K)``.
 
     Returns:
-        Losses ``(K,)`` and penalties ``(K,)``. A subset without weight, or with all of it on one
-        image, has zero of both, and of their gradients.
+        Losses ``(K,)`` and penalties ``(K,)``. For a subset without weight, or with all of its
+        weight on one image, both are zero, and so are their gradients.
     """
     batch = len(weights)
-    # One contiguous row a subset: products with the few columns of (B, K) weights run at a third
+    # One contiguous row per subset: products with the few columns of (B, K) weights run at a third
     # of the speed.
     weights = weights.T.contiguous()  # (K, B)
-    # All that follows depends on the ratios of a subset's weights only, so that a subset whose
-    # weights are all but zero can be computed as well as any other.
+    # What follows depends only on the ratios of a subset's weights. So it works for a subset whose
+    # weights are all nearly zero, too.
     largest, image = weights.detach().max(1, keepdim=True)
     weights = weights / largest.clamp(min=_TINY)
-    # Near such a subset the quotients below have no limit: it is computed as one of equal weights
-    # and left out of the result, so that it has no gradient instead of one of any size.
+    # Near a subset of one image the quotients below have no limit. Such a subset is computed with
+    # equal weights and masked out of the result, so its gradient is zero and not arbitrary.
     others = weights.detach().scatter(1, image, 0).sum(1)
     alone = (largest[:, 0] <= _TINY) | (others <= _ALONE)  # (K,)
     weights = torch.where(alone[:, None], 1.0, weights)
     weight = weights.repeat(1, 2)  # (K, 2B), of the anchors
     total = weights.sum(1, keepdim=True).clamp(min=_ALONE)
-    # Weight of all other images, by prefix and suffix sums: total - weight would cancel.
+    # Weight of all other images, by prefix and suffix sums; total - weight would cancel digits.
     zero = weights.new_zeros(len(weights), 1)
     prefix = torch.cat((zero, weights[:, :-1].cumsum(1)), 1)
     suffix = torch.cat((weights[:, 1:].flip(1).cumsum(1).flip(1), zero), 1)
@@ -163,17 +178,19 @@ def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor
     # Column c of a view: image c for the anchors after it, image c + 1 for the others.
     after = (responsibility @ block.weighted_after).view(-1, 2, batch) * weights[:, None]
     before = (responsibility @ block.weighted_before).view(-1, 2, batch) * weights[:, None]
-    column = after[..., :-1] + before[..., 1:]  # the last image is no column of its own
+    column = after[..., :-1] + before[..., 1:]  # the last image has no column of its own
     return loss, (first.square() + column.square().sum((1, 2))).masked_fill(alone, 0)
 
 
 def block_objective(block: SimilarityBlock, weights: Tensor, irm_weight: float) -> Tensor:
-    """Mean loss plus weighted mean penalty of the subsets of a block: Eq. 3 without balance.
+    """Objective of a soft partition of a block, without the balance term (report Eq. 3).
+
+    It is the mean loss plus the weighted mean penalty of the subsets.
 
     Args:
         block: The block of B images.
         weights: Weight of each image in each subset, ``(B, K)``.
-        irm_weight: Weight of the penalty.
+        irm_weight: Weight of the penalty, lambda 2 of the report.
 
     Returns:
         Scalar.
@@ -183,34 +200,40 @@ def block_objective(block: SimilarityBlock, weights: Tensor, irm_weight: float) 
 
 
 def entropy_bound(num_subsets: int) -> float:
-    """Entropy under which ``balance='relaxed'`` takes off, in nats.
+    """Entropy below which ``balance='relaxed'`` penalizes a partition, in nats.
 
-    That of one subset twice as large as each of the others: ``H(1/3, 2/3) = 0.6365`` for two
-    subsets, as in the authors' code, which has that number for any K.
+    It is the entropy when one subset is twice as large as each other subset. For two subsets that
+    is ``H(1/3, 2/3) = 0.6365``. The code of Wang et al. uses this number for every K.
+
+    Args:
+        num_subsets: Number of subsets *K*.
+
+    Returns:
+        The bound, in nats.
     """
     share = 1 / (num_subsets + 1)
     return -(num_subsets - 1) * share * math.log(share) - 2 * share * math.log(2 * share)
 
 
 def balance_term(mean_weights: Tensor, balance: str) -> Tensor:
-    """What the objective adds for balance.
+    """Balance term of the objective (code of Wang et al.).
 
     Args:
         mean_weights: Share of each subset, ``(K,)``, sums to 1.
-        balance: ``'relaxed'`` (minus what the entropy lacks of :func:`entropy_bound`),
-            ``'strict'`` (plus the entropy) or ``'none'``.
+        balance: ``'relaxed'`` subtracts the amount by which the entropy of the shares falls short
+            of :func:`entropy_bound`; ``'strict'`` adds the entropy; ``'none'`` adds nothing.
 
     Returns:
-        Scalar.
+        Scalar, in nats.
 
     Raises:
-        ValueError: If ``balance`` has a value that does not exist.
+        ValueError: If ``balance`` has an unknown value.
     """
     if balance not in BALANCES:
         raise ValueError(f'balance must be one of {BALANCES}, but is {balance!r}')
     if balance == 'none':
         return mean_weights.new_zeros(())
-    # x log x has no gradient at 0; below _TINY it is constant.
+    # x log x has no finite gradient at 0; below _TINY it is constant.
     share = mean_weights.clamp(min=_TINY)
     entropy = -(share * share.log()).sum()
     if balance == 'strict':
@@ -230,16 +253,16 @@ def soft_partition_objective(
 ) -> Tensor:
     r"""Objective of a soft partition, to be maximised (report Eq. 3).
 
-    For subset *k* and anchor *i*, with :math:`s` the logits and the weights of the negatives of an
-    anchor normalised to sum to their number, :math:`\hat w`:
+    For subset *k* and anchor *i*, let :math:`s` be the logits, and let :math:`\hat w` be the
+    weights of the anchor's negatives, normalized to sum to the number of negatives:
 
     .. math::
         \ell_{ik} = \log\Big(e^{s_{i+}} + \sum_{neg} \hat w_{jk} e^{s_{ij}}\Big) - s_{i+}, \quad
         L_k = \frac{\sum_i W_{ik} \ell_{ik}}{\sum_i W_{ik}}
 
-    and the objective is :math:`\frac1K \sum_k L_k + \lambda_2 \frac1K \sum_k \Omega_k` plus the
-    term of :func:`balance_term`, with the penalty :math:`\Omega_k` the squared gradient norm of
-    :math:`L_k` at a dummy of one, ``'vector'`` or ``'scalar'`` as in
+    The objective is :math:`\frac1K \sum_k L_k + \lambda_2 \frac1K \sum_k \Omega_k` plus
+    :func:`balance_term`. The penalty :math:`\Omega_k` is the squared gradient norm of :math:`L_k`
+    at a dummy of one, ``'vector'`` or ``'scalar'`` as in
     :func:`~ipirm_mm.functional.subset_contrastive_risks`.
 
     Args:
@@ -247,16 +270,17 @@ def soft_partition_objective(
         z2: Projections of the second view, ``(N, D)``, rows of unit norm.
         weights: Weight of each image in each subset, ``(N, K)``, rows sum to 1.
         temperature: Temperature of the loss. Defaults to 0.5 (report).
-        irm_temperature: Temperature of the penalty; None means ``temperature``.
+        irm_temperature: Temperature of the penalty. Defaults to None, which means ``temperature``.
         irm_weight: :math:`\lambda_2`. Defaults to 0.5 (report).
-        penalty: ``'vector'`` (authors' code) or ``'scalar'`` (report). Defaults to ``'vector'``.
+        penalty: ``'vector'`` (code of Wang et al.) or ``'scalar'`` (report). Defaults to
+            ``'vector'``.
         balance: ``'relaxed'`` (default), ``'strict'`` or ``'none'``.
 
     Returns:
         Scalar, differentiable in all tensors.
 
     Raises:
-        ValueError: If shapes do not match, or an option has a value that does not exist.
+        ValueError: If shapes do not match, or an option has an unknown value.
     """
     if weights.ndim != 2 or len(weights) != len(z1):
         raise ValueError(

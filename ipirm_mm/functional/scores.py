@@ -1,4 +1,4 @@
-"""Merging the probabilities of several views or models (report Section 4.2, Tables 1 and 2)."""
+"""Merge the probabilities of several views or models (report Section 4.2, Tables 1 and 2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .contrastive import at_least_float32
+from ._common import at_least_float32
 
 POLICIES = ('mean', 'gmean', 'tsharpen', 'weighted')
 
@@ -23,9 +23,9 @@ def merge_scores(
         \text{tsharpen: } \tfrac{1}{A} \sum_j p_j^{1/2} \quad
         \text{weighted: } \sum_j w_j p_j \big/ \sum_j w_j
 
-    and then scaled so that rows sum to 1, which does not change the order of the classes. The
-    geometric mean is computed by logarithms; a probability of zero counts as the smallest positive
-    number of the type, so that one member cannot make a row of zeros.
+    Rows are then scaled to sum to 1, which does not change the order of the classes. The geometric
+    mean is computed with logarithms. There a probability of zero counts as the smallest positive
+    number of the dtype, so that one member cannot make a row of zeros.
 
     Args:
         scores: Probabilities, ``(A, N, C)``.
@@ -37,8 +37,8 @@ def merge_scores(
         ``(N, C)``, rows sum to 1; at least float32.
 
     Raises:
-        ValueError: If the policy does not exist, shapes do not match, or weights are given where
-            none belong, missing, negative or all zero.
+        ValueError: If the policy is unknown, shapes do not match, or weights are missing,
+            negative, all zero, or given for another policy.
     """
     if scores.ndim != 3 or not len(scores):
         raise ValueError(f'scores must be (A, N, C) with A >= 1, but is {tuple(scores.shape)}')

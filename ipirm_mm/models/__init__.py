@@ -1,11 +1,12 @@
-"""What is registered in ``mmpretrain.registry.MODELS``."""
+"""Models, heads and losses, registered in ``mmpretrain.registry.MODELS``."""
 
 from .backbones import SmallConvNet
-from .distillers import CRD, OFD, DistillingClassifier, FeatureKL, LogitKL
+from .classifiers import DistillingClassifier, EnsembleClassifier
+from .distillation import CRD, OFD, FeatureKL, LogitKL
 from .heads import IPIRMContrastiveHead, IPIRMLatentHead
 from .selfsup import IPIRMSimCLR, IPIRMSimSiam
-from .tta import EnsembleClassifier, MemberViews, ScoreMergingTTA
-from .weights import CheckedPretrained, load_weights
+from .tta import ScoreMergingTTA
+from .utils import CheckedPretrained, load_weights, plain_classifier
 
 __all__ = [
     'CRD',
@@ -19,8 +20,8 @@ __all__ = [
     'IPIRMSimCLR',
     'IPIRMSimSiam',
     'LogitKL',
-    'MemberViews',
     'ScoreMergingTTA',
     'SmallConvNet',
     'load_weights',
+    'plain_classifier',
 ]

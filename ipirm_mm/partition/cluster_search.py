@@ -1,13 +1,15 @@
-"""Search over which subset each of many clusters belongs to.
+"""Search over partitions that keep clusters of images whole.
 
-A semantic is a few clusters against the others, which moves of single images do not reach from
-elsewhere. What the objective needs of a whole cluster is one column of sums, so that thousands of
-ways to deal clusters to subsets are looked at in the time of a few evaluations of the objective.
+A semantic usually consists of a few clusters out of many, and moves of single images rarely reach
+it from another partition. A cluster enters the objective as one column of sums, so that thousands
+of cluster assignments (which subset each cluster belongs to) take as long as a few evaluations of
+the objective on images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,24 +17,47 @@ from torch import Tensor
 
 from ipirm_mm.functional.partition import SimilarityBlock, balance_term
 
-# How many restarts without anything better end the search, and every which one deals all anew.
-_RESTARTS_IN_VAIN, _ANEW = 30, 4
+
+@dataclass(frozen=True)
+class ClusterSearchOptions:
+    """Options of the start ``'clusters'``; no user option sets them."""
+
+    # Clusters per subset, one k-means and one search each: a semantic can consist of whole
+    # clusters of one k-means and not of the next.
+    clusters_per_subset: tuple[int, ...] = (10, 10, 15, 15, 20, 20, 30, 30, 7, 7, 5, 5)
+    # Number of blocks that the search uses. Very different partitions can be within 0.0002 of each
+    # other in one block, and 0.008 apart on all images.
+    num_blocks: int = 8
+    # Maximum number of images, at most one block, in the sample that is searched first.
+    sample_size: int = 2048
+    # Cluster assignments that the search of the sample evaluates, per image of the sample. The
+    # search of the blocks evaluates fewer, so that it takes as long.
+    evaluations_per_image: int = 30
+    # Maximum number of different partitions that are compared on all images.
+    max_results: int = 8
+    # Cluster assignments that one step of the search evaluates, at most.
+    max_neighbors: int = 256
+    # Patience: the search ends after this many ascents in a row without a new best one.
+    patience: int = 30
+    # Every this many restarts, all clusters get a random subset; otherwise a fifth of them.
+    random_restart_interval: int = 4
 
 
 class ClusterObjective:
     """The objective of hard partitions that keep clusters whole (report Eq. 3).
 
-    The mean over some blocks, and the balance of all their images. Exact for
-    ``penalty='scalar'``. For the vector dummy the terms of the negatives' columns are left out,
-    whose share of the penalty is of the order of one over the number of images.
+    Averaged over blocks of images; the balance term counts all their images together. Exact for
+    ``penalty='scalar'``. For the vector dummy, the penalty leaves out the entries of the dummy
+    that belong to negatives; their part of the penalty is of the order of one over the number of
+    images.
 
     Args:
-        blocks: Similarities of each block's images.
-        clusters: Cluster of each image of each block, ``(B,)`` long.
+        blocks: Similarities of the images of each block.
+        clusters: Cluster of each image of each block, ``(B,)`` long each.
         num_clusters: Number of clusters *C*; some may have no image in any block.
         num_subsets: Number of subsets *K*.
         irm_weight: Weight of the penalty.
-        balance: Term of the objective for balance.
+        balance: Balance term: ``'relaxed'``, ``'strict'`` or ``'none'``.
     """
 
     def __init__(
@@ -52,50 +77,58 @@ class ClusterObjective:
         ]
         self.size = torch.stack([block.size for block in self.blocks]).sum(0)  # (C,)
 
-    def sizes(self, deals: Tensor) -> Tensor:
-        """Images of each subset, ``(D, K)``, of deals ``(D, C)``."""
-        return _by_subset(self.size.expand_as(deals), deals, self.num_subsets)
-
-    def __call__(self, deals: Tensor) -> Tensor:
-        """Objective of deals.
+    def sizes(self, assignments: Tensor) -> Tensor:
+        """Number of images of each subset.
 
         Args:
-            deals: Subset of each cluster, ``(D, C)`` long.
+            assignments: Subset of each cluster, ``(A, C)`` long.
 
         Returns:
-            ``(D,)``.
+            ``(A, K)``.
+        """
+        return _sum_by_subset(self.size.expand_as(assignments), assignments, self.num_subsets)
+
+    def __call__(self, assignments: Tensor) -> Tensor:
+        """Objective of each of A cluster assignments.
+
+        Args:
+            assignments: Subset of each cluster, ``(A, C)`` long.
+
+        Returns:
+            ``(A,)``.
         """
         images = self.size.sum()
-        shares = self.sizes(deals) / images
+        shares = self.sizes(assignments) / images
         value = torch.vmap(balance_term, (0, None))(shares, self.balance)
         for block in self.blocks:
-            loss, penalty = block.risks(deals, self.num_subsets)
+            loss, penalty = block.risks(assignments, self.num_subsets)
             risk = loss.mean(1) + self.irm_weight * penalty.mean(1)
             value = value + block.size.sum() / images * risk
         return value
 
 
 class _BlockSums:
-    """Sums of one block over the clusters of the negatives, by the cluster of the anchor.
+    """Similarities of one block, summed over the negatives of each cluster.
 
     Args:
         block: Similarities of B images.
         cluster: Cluster of each image, ``(B,)`` long.
-        num_clusters: Number of clusters *C*; some may have no image here.
+        num_clusters: Number of clusters *C*; some may have no image in the block.
     """
 
     def __init__(self, block: SimilarityBlock, cluster: Tensor, num_clusters: int) -> None:
         member = F.one_hot(cluster, num_clusters).to(block.exp.dtype)  # (B, C)
         self.size = member.sum(0)  # (C,)
         anchors = cluster.repeat(2).argsort(stable=True)
-        parts = (2 * self.size).long().tolist()
+        counts = (2 * self.size).long().tolist()
 
         def by_cluster(values: Tensor) -> tuple[Tensor, ...]:
-            return values[anchors].split(parts)
+            """Split the rows by the cluster of the anchor."""
+            return values[anchors].split(counts)
 
         self.exp = by_cluster(block.exp @ member)  # (anchors, C) each
         self.exp_positive = by_cluster(block.exp_positive[:, None])
-        # Summed over anchors, what does not depend on the deal.
+        # The terms of the loss that do not depend on the assignment, summed over anchors.
         constant = by_cluster(block.shift - block.positive / block.temperature)
         self.constant = torch.stack([part.sum() for part in constant])  # (C,)
         self.same_temperature = block.irm_temperature == block.temperature
@@ -104,140 +137,178 @@ class _BlockSums:
         self.positive = by_cluster((block.positive / block.irm_temperature)[:, None])
         self.weighted = None if block.weighted is None else by_cluster(block.weighted @ member)
 
-    def risks(self, deals: Tensor, subsets: int) -> tuple[Tensor, Tensor]:
-        """Loss and penalty of each subset, ``(D, K)`` each, of deals ``(D, C)``."""
-        sizes = _by_subset(self.size.expand_as(deals), deals, subsets)
-        # Weights of the negatives, normalised to sum to their number: (D, C), of each anchor.
-        scale = (self.size.sum() - 1) / (sizes.gather(1, deals) - 1).clamp(min=1)
+    def risks(self, assignments: Tensor, num_subsets: int) -> tuple[Tensor, Tensor]:
+        """Loss and penalty of each subset, ``(A, K)`` each, of assignments ``(A, C)``."""
+        sizes = _sum_by_subset(self.size.expand_as(assignments), assignments, num_subsets)
+        # Weight of each negative of an anchor, (A, C): the weights sum to the batch size minus 1.
+        scale = (self.size.sum() - 1) / (sizes.gather(1, assignments) - 1).clamp(min=1)
         losses, gradients = [], []
         for number, exp in enumerate(self.exp):
-            # Clusters of the same subset, (C, D), each with the weight of its images.
-            own = (deals[:, number] == deals.T).to(exp.dtype) * scale[:, number]
-            denominator = torch.addmm(self.exp_positive[number], exp, own)  # (anchors, D)
+            # Weight of the images of each cluster, (C, A): 0 in another subset than the anchors.
+            same_subset = assignments[:, number] == assignments.T
+            weight = same_subset.to(exp.dtype) * scale[:, number]
+            denominator = torch.addmm(self.exp_positive[number], exp, weight)  # (anchors, A)
             losses.append(denominator.log().sum(0))
             if not self.same_temperature:
-                denominator = torch.addmm(self.irm_exp_positive[number], self.irm_exp[number], own)
+                denominator = torch.addmm(
+                    self.irm_exp_positive[number], self.irm_exp[number], weight
+                )
             positive = self.positive[number]
-            mean_logit = positive * self.irm_exp_positive[number]  # of the positive's column
+            mean_logit = positive * self.irm_exp_positive[number]  # the term of the positive
             if self.weighted is not None:
-                mean_logit = torch.addmm(mean_logit, self.weighted[number], own)
+                mean_logit = torch.addmm(mean_logit, self.weighted[number], weight)
             gradients.append((mean_logit / denominator).sum(0) - positive.sum())
 
         def mean(parts: list[Tensor]) -> Tensor:
-            """Mean over the anchors of each subset, (D, K); 0 without negatives."""
-            total = _by_subset(torch.stack(parts, 1), deals, subsets)
+            """Mean over the anchors of each subset, (A, K); 0 without negatives."""
+            total = _sum_by_subset(torch.stack(parts, 1), assignments, num_subsets)
             return torch.where(sizes >= 2, total / (2 * sizes).clamp(min=1), 0.0)
 
         loss = mean([part + constant for part, constant in zip(losses, self.constant)])
         return loss, mean(gradients).square()
 
 
-def _by_subset(values: Tensor, deals: Tensor, subsets: int) -> Tensor:
-    """Sum ``(D, C)`` over the clusters of each subset, ``(D, K)``."""
-    return values.new_zeros(len(deals), subsets).scatter_add(1, deals, values)
+def _sum_by_subset(values: Tensor, assignments: Tensor, num_subsets: int) -> Tensor:
+    """Sum of ``(A, C)`` values over the clusters of each subset, ``(A, K)``."""
+    sums = values.new_zeros(len(assignments), num_subsets)
+    return sums.scatter_add(1, assignments, values)
 
 
 def search_clusters(
     objective: ClusterObjective,
     generator: torch.Generator,
-    least: int = 0,
+    min_size: int = 0,
     budget: int = 10_000,
     starts: Sequence[Tensor] = (),
+    options: ClusterSearchOptions | None = None,
 ) -> list[Tensor]:
     """Steepest ascent over moves of one cluster and exchanges of two, with restarts.
 
-    When no move helps, and each of ``starts`` had its turn, a fifth of the best deal is dealt
-    anew, and every fourth time all clusters, until 30 times nothing better comes of it.
+    The first ascents begin at ``starts``. Each later one begins at the best cluster assignment
+    with a fifth of its clusters in random subsets; every fourth of them begins at a random one.
+    The search ends after 30 ascents in a row without a new best one, or when the budget is spent.
 
     Args:
         objective: The objective.
-        generator: Source of the deals, on the processor.
-        least: Least size of a subset. Defaults to 0.
-        budget: Number of deals looked at. Defaults to 10,000.
-        starts: Deals to begin with, ``(C,)`` each. Defaults to none, a random one.
+        generator: Random generator, on the CPU.
+        min_size: Minimum number of images per subset; a subset that has fewer must not lose
+            images. Defaults to 0.
+        budget: Number of cluster assignments to evaluate. Defaults to 10,000.
+        starts: Cluster assignments to begin with, ``(C,)`` long each. Defaults to none, which
+            means one random assignment.
+        options: Options of the search. Defaults to None: those of :class:`ClusterSearchOptions`.
 
     Returns:
-        The different deals in which ascents ended, ``(C,)`` each, best first.
+        The different cluster assignments in which ascents ended, ``(C,)`` long each, best first.
     """
-    subsets = objective.num_subsets
-    waiting = list(starts) or [_even_deal(objective, generator)]
-    deal = waiting.pop(0)
-    clusters, device = len(deal), deal.device
+    options = options or ClusterSearchOptions()
+    waiting = list(starts) or [_random_assignment(objective, generator)]
+    assignment = waiting.pop(0)
     found: list[tuple[float, Tensor]] = []
-    left, in_vain, restarts = budget, 0, 0
-    while left > 0 and in_vain < _RESTARTS_IN_VAIN:
-        value = float(objective(deal[None]))
-        while left > 0:
-            deals = _neighbours(deal, subsets, generator, 256)
-            left -= len(deals) + 1  # so that it ends where nothing is allowed
-            deals = deals[_allowed(objective, deals, deal, least)]
-            if not len(deals):
-                break
-            values = objective(deals)
-            best = int(values.argmax())
-            if float(values[best]) <= value:
-                break
-            deal, value = deals[best], float(values[best])
-        in_vain += 1
-        if not any(torch.equal(deal, other) for _, other in found):
+    failures, restarts = 0, 0
+    while budget > 0 and failures < options.patience:
+        value, assignment, budget = _ascend(
+            objective, assignment, generator, min_size, budget, options.max_neighbors
+        )
+        failures += 1
+        if not any(torch.equal(assignment, other) for _, other in found):
             if not found or value > found[0][0]:
-                in_vain = 0
-            found.append((value, deal))
+                failures = 0
+            found.append((value, assignment))
             found.sort(key=lambda result: -result[0])
         if waiting:
-            deal = waiting.pop(0)
+            assignment = waiting.pop(0)
             continue
         restarts += 1
-        if restarts % _ANEW == 0:
-            deal = _even_deal(objective, generator)
-            continue
-        for _ in range(20):
-            deal = found[0][1].clone()
-            chosen = torch.randperm(clusters, generator=generator)[: max(2, clusters // 5)]
-            anew = torch.randint(subsets, chosen.shape, generator=generator)
-            deal[chosen.to(device)] = anew.to(device)
-            if bool(_allowed(objective, deal[None], found[0][1], least)):
-                break
+        if restarts % options.random_restart_interval == 0:
+            assignment = _random_assignment(objective, generator)
         else:
-            deal = found[0][1]
-    return [deal for _, deal in found]
+            assignment = _perturb(objective, found[0][1], generator, min_size)
+    return [assignment for _, assignment in found]
 
 
-def _even_deal(objective: ClusterObjective, generator: torch.Generator) -> Tensor:
-    """A random deal in which subsets have about the same size, ``(C,)``."""
+def _ascend(
+    objective: ClusterObjective,
+    assignment: Tensor,
+    generator: torch.Generator,
+    min_size: int,
+    budget: int,
+    max_neighbors: int,
+) -> tuple[float, Tensor, int]:
+    """Move to the best neighbor until none is better; value, assignment and remaining budget."""
+    value = float(objective(assignment[None]))
+    while budget > 0:
+        candidates = _neighbors(assignment, objective.num_subsets, generator, max_neighbors)
+        # One more, so that the search ends even where there is no candidate.
+        budget -= len(candidates) + 1
+        candidates = candidates[_keep_min_size(objective, candidates, assignment, min_size)]
+        if not len(candidates):
+            break
+        values = objective(candidates)
+        best = int(values.argmax())
+        if float(values[best]) <= value:
+            break
+        assignment, value = candidates[best], float(values[best])
+    return value, assignment, budget
+
+
+def _perturb(
+    objective: ClusterObjective, best: Tensor, generator: torch.Generator, min_size: int
+) -> Tensor:
+    """Put a fifth of the clusters into random subsets; ``best`` itself if 20 attempts fail."""
+    clusters = len(best)
+    for _ in range(20):
+        assignment = best.clone()
+        chosen = torch.randperm(clusters, generator=generator)[: max(2, clusters // 5)]
+        subsets = torch.randint(objective.num_subsets, chosen.shape, generator=generator)
+        assignment[chosen.to(best.device)] = subsets.to(best.device)
+        if bool(_keep_min_size(objective, assignment[None], best, min_size)):
+            return assignment
+    return best
+
+
+def _random_assignment(objective: ClusterObjective, generator: torch.Generator) -> Tensor:
+    """A random cluster assignment whose subsets have about the same number of images, ``(C,)``."""
     size = objective.size
     order = torch.randperm(len(size), generator=generator).to(size.device)
-    deal = torch.empty_like(order)
+    assignment = torch.empty_like(order)
     before = size[order].cumsum(0) - size[order]
-    deal[order] = (before * objective.num_subsets / size.sum()).long()
-    # All images come before a cluster without any that is last in the order.
-    return deal.clamp_(max=objective.num_subsets - 1)
+    assignment[order] = (before * objective.num_subsets / size.sum()).long()
+    # A cluster without images that is last in the order would get the subset K.
+    return assignment.clamp_(max=objective.num_subsets - 1)
 
 
-def _allowed(objective: ClusterObjective, deals: Tensor, deal: Tensor, least: int) -> Tensor:
-    """Which deals have no subset that is too small, or smaller than it was, ``(D,)``."""
-    floor = objective.sizes(deal[None]).clamp(max=max(least, 1))
-    return (objective.sizes(deals) >= floor).all(1)
+def _keep_min_size(
+    objective: ClusterObjective, candidates: Tensor, assignment: Tensor, min_size: int
+) -> Tensor:
+    """Which candidates ``(A, C)`` have no subset below both its limit and its size so far."""
+    limit = objective.sizes(assignment[None]).clamp(max=max(min_size, 1))
+    return (objective.sizes(candidates) >= limit).all(1)
 
 
-def _neighbours(deal: Tensor, subsets: int, generator: torch.Generator, most: int) -> Tensor:
-    """Deals that differ in one cluster, or in two that change places, ``(D, C)``."""
-    clusters = len(deal)
-    cluster = torch.arange(clusters, device=deal.device).repeat_interleave(subsets)
-    target = torch.arange(subsets, device=deal.device).repeat(clusters)
-    differs = deal[cluster] != target
+def _neighbors(
+    assignment: Tensor, num_subsets: int, generator: torch.Generator, max_count: int
+) -> Tensor:
+    """Cluster assignments that move one cluster or exchange two, ``(A, C)``.
+
+    A random choice of them, if there are more than ``max_count``.
+    """
+    clusters, device = len(assignment), assignment.device
+    cluster = torch.arange(clusters, device=device).repeat_interleave(num_subsets)
+    target = torch.arange(num_subsets, device=device).repeat(clusters)
+    differs = assignment[cluster] != target
     cluster, target = cluster[differs], target[differs]
-    first, second = torch.triu_indices(clusters, clusters, 1, device=deal.device)
-    differs = deal[first] != deal[second]
+    first, second = torch.triu_indices(clusters, clusters, 1, device=device)
+    differs = assignment[first] != assignment[second]
     first, second = first[differs], second[differs]
     total = len(cluster) + len(first)
-    chosen = torch.randperm(total, generator=generator)[:most].sort().values.to(deal.device)
+    chosen = torch.randperm(total, generator=generator)[:max_count].sort().values.to(device)
     moves = chosen[chosen < len(cluster)]
     exchanges = chosen[len(moves) :] - len(cluster)
-    deals = deal.repeat(len(chosen), 1)
-    row = torch.arange(len(chosen), device=deal.device)
-    deals[row[: len(moves)], cluster[moves]] = target[moves]
+    candidates = assignment.repeat(len(chosen), 1)
+    row = torch.arange(len(chosen), device=device)
+    candidates[row[: len(moves)], cluster[moves]] = target[moves]
     row = row[len(moves) :]
-    deals[row, first[exchanges]] = deal[second[exchanges]]
-    deals[row, second[exchanges]] = deal[first[exchanges]]
-    return deals
+    candidates[row, first[exchanges]] = assignment[second[exchanges]]
+    candidates[row, second[exchanges]] = assignment[first[exchanges]]
+    return candidates

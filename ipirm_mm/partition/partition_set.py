@@ -1,31 +1,32 @@
-"""The set of partitions, kept as buffers of the model that is trained with it."""
+"""The set of partitions, stored as buffers of the model that is trained with it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
 
-# An assignment is one byte per image and partition.
+# A partition takes one byte per image.
 MAX_SUBSETS = 256
 
 
-class PartitionSet(BaseModule):
-    """The partitions found so far (report, the set written as a calligraphic P).
+class PartitionSet(nn.Module):
+    r"""The partitions found so far (the report's :math:`\mathcal{P}`).
 
-    The trivial partition, all images in one subset, is not stored: it is the loss over the whole
-    batch. Buffers, so that a checkpoint, a resume, EMA and ``deepcopy`` carry them:
+    The trivial partition, with all images in one subset, is not stored: it is the loss over the
+    whole batch. The partitions are buffers, so that checkpoints, resumed runs, EMA and
+    ``deepcopy`` include them:
 
     * ``assignments``: ``(capacity, N)`` uint8, the subset of each image;
     * ``count``: number of partitions in use, long scalar;
-    * ``num_subsets_saved``: *K*, long scalar, to refuse a checkpoint made with another one.
+    * ``num_subsets_saved``: *K*, long scalar, to refuse a checkpoint with another *K*.
 
-    The set starts without room. :meth:`allocate` makes it, once the data set is known; loading a
-    checkpoint into a set without room (to test, or to extract features) takes over its size.
+    A new set has capacity 0. :meth:`allocate` makes room once the data set is known. A set of
+    capacity 0 that loads a checkpoint (to test, or to extract features) takes the size of the
+    saved set.
 
     Args:
         num_subsets: Number of subsets *K* of each partition, 2 to 256. Defaults to 2.
@@ -46,7 +47,7 @@ class PartitionSet(BaseModule):
                 'into one subset is the trivial one, which is always part of the loss'
             )
         self.num_subsets = num_subsets
-        # Host copy of `count`, so that a training step never waits for the device.
+        # Copy of `count` on the CPU, so that a training step does not wait for the GPU.
         self._count = 0
         self.register_buffer('assignments', torch.zeros(0, 0, dtype=torch.uint8))
         self.register_buffer('count', torch.zeros((), dtype=torch.long))
@@ -58,7 +59,7 @@ class PartitionSet(BaseModule):
 
     @property
     def capacity(self) -> int:
-        """Number of partitions there is room for."""
+        """Maximum number of partitions."""
         return self.assignments.shape[0]
 
     @property
@@ -72,14 +73,14 @@ class PartitionSet(BaseModule):
         return self.assignments[: self._count]
 
     def allocate(self, capacity: int, num_images: int) -> None:
-        """Make room, keeping what was found.
+        """Make room for partitions; those found so far stay.
 
         Args:
-            capacity: Number of partitions that the schedule will make.
+            capacity: Maximum number of partitions.
             num_images: Number of training images *N*.
 
         Raises:
-            UserError: If partitions of another number of images are there already.
+            UserError: If the set has partitions of another number of images.
         """
         if self._count and num_images != self.num_images:
             raise UserError(_length_message(self.num_images, num_images))
@@ -88,21 +89,23 @@ class PartitionSet(BaseModule):
             room[: self._count] = self.found
         self.assignments = room
 
-    def add(self, assignment: Tensor, drop: int | None = None) -> None:
-        """Add a partition; the oldest is the first.
+    def add(self, assignment: Tensor, removed_index: int | None = None) -> None:
+        """Add a partition at the end; the first one is the oldest.
 
         Args:
             assignment: Subset of each image, ``(N,)``, integers in ``[0, num_subsets)``; the same
                 on every rank.
-            drop: Index of a partition to drop for it. Defaults to None, none.
+            removed_index: Index of a partition to remove first. Defaults to None: remove none.
 
         Raises:
-            ValueError: If there is no room, the length is wrong, or a subset or the partition to
-                drop does not exist.
+            ValueError: If the set is full, the length is wrong, or a subset or the partition to
+                remove does not exist.
         """
-        if drop is not None and not 0 <= drop < self._count:
-            raise ValueError(f'there is no partition {drop} to drop: there are {self._count}')
-        if drop is None and self._count == self.capacity:
+        if removed_index is not None and not 0 <= removed_index < self._count:
+            raise ValueError(
+                f'there is no partition {removed_index} to remove: there are {self._count}'
+            )
+        if removed_index is None and self._count == self.capacity:
             raise ValueError(f'no room for another partition: capacity is {self.capacity}')
         if tuple(assignment.shape) != (self.num_images,):
             raise ValueError(
@@ -113,14 +116,15 @@ class PartitionSet(BaseModule):
             raise ValueError(
                 f'assignment must be in [0, {self.num_subsets}), but has values {low} to {high}'
             )
-        if drop is not None:
-            self.assignments[drop : self._count - 1] = self.found[drop + 1 :].clone()
+        if removed_index is not None:
+            later = self.found[removed_index + 1 :].clone()
+            self.assignments[removed_index : self._count - 1] = later
             self._count -= 1
         self.assignments[self._count] = assignment.to(self.assignments)
         self._count += 1
         self.count.fill_(self._count)
 
-    # Compiled code would be compiled anew for each number of partitions.
+    # torch.compile would recompile the model for each number of partitions.
     @torch.compiler.disable
     def of(self, sample_idx: Tensor) -> Tensor:
         """Subsets of the images of a batch.
@@ -138,8 +142,8 @@ class PartitionSet(BaseModule):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # The runner loads with strict=False and turns what does not fit into a warning, after
-        # which training would go on without its partitions. So what does not fit raises here.
+        # The runner loads with strict=False, which turns a mismatch into a warning, and training
+        # would continue without its partitions. So a mismatch raises an error here.
         saved = state_dict.get(prefix + 'assignments')
         if saved is not None:
             count = int(state_dict[prefix + 'count'])
@@ -152,7 +156,10 @@ class PartitionSet(BaseModule):
             if not 0 <= count <= saved.shape[0] or (
                 count and int(saved[:count].max()) >= num_subsets
             ):
-                raise UserError('the partitions in the checkpoint are damaged: train anew')
+                raise UserError(
+                    'the partitions in the checkpoint are damaged: resume from an earlier '
+                    'checkpoint, or train again in another --work-dir'
+                )
             if self.num_images and saved.shape[1] and saved.shape[1] != self.num_images:
                 raise UserError(_length_message(saved.shape[1], self.num_images))
             self._count = 0
@@ -167,6 +174,5 @@ class PartitionSet(BaseModule):
 def _length_message(saved: int, now: int) -> str:
     return (
         f'the partitions in the checkpoint divide {saved} images, but the training set has {now}: '
-        'resume with the data set that the run was started with, or start anew in another '
-        '--work-dir'
+        'resume with the data set of the first run, or train again in another --work-dir'
     )

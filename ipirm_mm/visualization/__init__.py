@@ -1,7 +1,18 @@
-"""Pictures of partitions, and the page of results."""
+"""Pictures and reports of partitions; tables and the page of results."""
 
 from .partition_grid import partition_grid
-from .report_page import Table, format_table, write_report
+from .partition_report import partition_record, report_partition
+from .report_page import write_report
 from .sample_images import SampleImages
+from .tables import Table, format_markdown, format_table
 
-__all__ = ['SampleImages', 'Table', 'format_table', 'partition_grid', 'write_report']
+__all__ = [
+    'SampleImages',
+    'Table',
+    'format_markdown',
+    'format_table',
+    'partition_grid',
+    'partition_record',
+    'report_partition',
+    'write_report',
+]

@@ -1,4 +1,4 @@
-"""Pictures of partitions."""
+"""Pictures of partitions: sample images of each subset."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def partition_grid(
     """Draw sample images of each subset, the largest subset first.
 
     Args:
-        images: Sequence of N RGB images, each ``(H, W, 3)`` uint8; only those shown are read.
+        images: Sequence of N RGB images, each ``(H, W, 3)`` uint8; only the sample is read.
         assignment: Subset of each image, ``(N,)`` integers.
-        per_subset: Most images shown of a subset. Defaults to 24.
-        max_subsets: Most subsets shown. Defaults to 20.
-        tile: Size of a shown image in pixels. Defaults to 44.
+        per_subset: Maximum number of images per subset. Defaults to 24.
+        max_subsets: Maximum number of subsets. Defaults to 20.
+        tile: Side of each image in the picture, in pixels. Defaults to 44.
         seed: Seed of the choice of images. Defaults to 0.
         title: Heading. Defaults to none.
 
@@ -41,7 +41,7 @@ def partition_grid(
     sizes = torch.bincount(assignment)
     subsets = [k for k in sizes.argsort(descending=True, stable=True).tolist() if sizes[k]]
     shown = subsets[:max_subsets]
-    # Two rows of images a subset; of few subsets one below the other, of many two side by side.
+    # Two rows of images per subset; with more than four subsets, two subsets side by side.
     per_row, rows = math.ceil(per_subset / 2), 2
     columns = 2 if len(shown) > 4 else 1
     font, small = ImageFont.load_default(15), ImageFont.load_default(12)

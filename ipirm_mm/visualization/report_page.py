@@ -1,121 +1,69 @@
-"""Results as a table for the terminal and as a page of their own."""
+"""Results as one self-contained HTML page."""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-Columns = Sequence[tuple[str, str]]
+import jinja2
+
+from ipirm_mm.utils import atomic_write
+
+from .tables import Table, format_cell, text_columns
+
 Curves = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto;
-  padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid #8886; text-align: right; }
-.words { text-align: left; }
-img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; }
-.wide { overflow-x: auto; } dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; }
-code { overflow-wrap: anywhere; }
-"""
+_TEMPLATE = Path(__file__).with_name('report_page.html')
 
 
-class Table(NamedTuple):
-    """A table of results.
-
-    Attributes:
-        title: Heading.
-        rows: Results, one mapping a row.
-        columns: Key and heading of each column.
-        notes: How to read it.
-    """
-
-    title: str
-    rows: Sequence[Mapping[str, Any]]
-    columns: Columns
-    notes: Sequence[str] = ()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return '-'
-    return f'{value:.1f}' if isinstance(value, float) else str(value)
-
-
-def _words(rows: Sequence[Mapping[str, Any]], columns: Columns) -> list[bool]:
-    """Which columns are words, to be aligned to the left: the first, and those of no figures."""
-    words = [True]
-    for key, _ in columns[1:]:
-        values = [row[key] for row in rows if row.get(key) is not None]
-        words.append(bool(values) and all(_cell(value)[:1].isalpha() for value in values))
-    return words
-
-
-def format_table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> str:
-    """Align rows as plain text.
+def write_report(
+    path: str | os.PathLike,
+    title: str,
+    tables: Sequence[Table],
+    curves: Curves,
+    partitions: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, str],
+) -> None:
+    """Write one self-contained HTML page.
 
     Args:
-        rows: One mapping a row.
-        columns: Key and heading of each column; the first, and others of words, are aligned to
-            the left.
-
-    Returns:
-        The table, with a heading and a rule.
+        path: File to write, whole or not at all.
+        title: Heading.
+        tables: The results.
+        curves: Plots: from the title of each to its lines, each a name and its points
+            ``(epoch, value)``.
+        partitions: Records as ``PartitionUpdateHook`` writes them, with ``method`` (name of the
+            run) and ``picture`` (path of a PNG file) added.
+        settings: What was run: from names to values.
     """
-    cells = [[heading for _, heading in columns]]
-    cells += [[_cell(row.get(key)) for key, _ in columns] for row in rows]
-    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
-    words = _words(rows, columns)
-    lines = [
-        '  '.join(
-            cell.ljust(width) if left else cell.rjust(width)
-            for cell, width, left in zip(line, widths, words)
-        )
-        for line in cells
-    ]
-    rule = '-' * len(lines[0])
-    return '\n'.join(line.rstrip() for line in [lines[0], rule, *lines[1:]])
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(_TEMPLATE.read_text(encoding='utf-8'))
+    page = template.render(
+        title=title,
+        tables=[(table, text_columns(table.rows, table.columns)) for table in tables],
+        cell=format_cell,
+        plot=dict(source=_data_url(_plot(curves)), caption='; '.join(curves)),
+        partitions=[
+            dict(source=_data_url(Path(record['picture']).read_bytes()), caption=_describe(record))
+            for record in partitions
+        ],
+        settings=settings,
+    )
+    atomic_write(path, page)
 
 
-def _html_table(table: Table) -> str:
-    styles = [' class="words"' if left else '' for left in _words(table.rows, table.columns)]
-    heads = ''.join(
-        f'<th scope="col"{style}>{html.escape(heading)}</th>'
-        for style, (_, heading) in zip(styles, table.columns)
-    )
-    body = ''.join(
-        '<tr>'
-        + ''.join(
-            f'<td{style}>{html.escape(_cell(row.get(key)))}</td>'
-            for style, (key, _) in zip(styles, table.columns)
-        )
-        + '</tr>'
-        for row in table.rows
-    )
-    notes = ''.join(f'<li>{html.escape(note)}</li>' for note in table.notes)
-    return (
-        f'<h2>{html.escape(table.title)}</h2><div class="wide"><table><thead><tr>{heads}</tr>'
-        f'</thead><tbody>{body}</tbody></table></div><ul>{notes}</ul>'
-    )
-
-
-def _picture(data: bytes, caption: str) -> str:
-    source = base64.b64encode(data).decode()
-    text = html.escape(caption)
-    return (
-        f'<figure><img src="data:image/png;base64,{source}" alt="{text}">'
-        f'<figcaption>{text}</figcaption></figure>'
-    )
+def _data_url(png: bytes) -> str:
+    return f'data:image/png;base64,{base64.b64encode(png).decode()}'
 
 
 def _plot(curves: Curves) -> bytes:
+    """Draw the curves side by side, with one legend; returns a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -130,7 +78,7 @@ def _plot(curves: Curves) -> bytes:
         for name, points in lines.items():
             if points:
                 x, y = zip(*points)
-                # One colour a name in all plots, since they share a legend.
+                # The plots share a legend, so each name has the same colour in all of them.
                 colour = f'C{names.index(name) % 10}'
                 (line,) = axes.plot(x, y, marker='o', markersize=3, linewidth=1.3, color=colour)
                 drawn.setdefault(name, line)
@@ -154,6 +102,7 @@ def _plot(curves: Curves) -> bytes:
 
 
 def _describe(record: Mapping[str, Any]) -> str:
+    """Caption of a partition."""
     sizes = list(record['sizes'])
     shown = ', '.join(map(str, sizes)) if len(sizes) <= 4 else f'{min(sizes)} to {max(sizes)}'
     parts = [
@@ -166,51 +115,7 @@ def _describe(record: Mapping[str, Any]) -> str:
             parts.append(f'{record[key]:.2f} bits about {name}')
     earlier = record.get('nmi_with_earlier') or []
     if earlier:
-        parts.append('NMI with earlier ones ' + ', '.join(f'{value:.2f}' for value in earlier))
+        parts.append(
+            'NMI with earlier partitions ' + ', '.join(f'{value:.2f}' for value in earlier)
+        )
     return '; '.join(parts) + '.'
-
-
-def write_report(
-    path: str | os.PathLike,
-    title: str,
-    tables: Sequence[Table],
-    curves: Curves,
-    partitions: Sequence[Mapping[str, Any]],
-    settings: Mapping[str, str],
-) -> None:
-    """Write one self-contained HTML page.
-
-    Args:
-        path: File to write; replaced as a whole.
-        title: Heading.
-        tables: The results.
-        curves: Plots: title to lines, each a name and its points ``(epoch, value)``.
-        partitions: Records as ``PartitionUpdateHook`` writes them, with ``method`` and ``picture``
-            (path of a PNG file) added.
-        settings: What was run.
-    """
-    pictures = ''.join(
-        _picture(Path(record['picture']).read_bytes(), _describe(record)) for record in partitions
-    )
-    listed = ''.join(
-        f'<dt>{html.escape(name)}</dt><dd><code>{html.escape(value)}</code></dd>'
-        for name, value in settings.items()
-    )
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
-<h1>{html.escape(title)}</h1>
-{''.join(map(_html_table, tables))}
-<h2>Training</h2>
-{_picture(_plot(curves), '; '.join(curves))}
-<h2>Partitions</h2>
-{pictures or '<p>None was found.</p>'}
-<h2>Settings</h2><dl>{listed}</dl>
-</body></html>
-"""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + '.part')
-    temporary.write_text(page, encoding='utf-8')
-    os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""Images of a data set as people see them."""
+"""Images of a data set as a person would see them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class SampleImages:
     """The images of a data set as RGB arrays, before they are augmented.
 
     Args:
-        dataset: Data set of MMEngine, whose pipeline makes views (``MultiView``) or packs inputs.
+        dataset: Data set of MMEngine. Its pipeline is run up to the transform that makes views
+            (such as ``MultiView``) or packs the inputs.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -28,7 +29,7 @@ class SampleImages:
         return len(self.dataset)
 
     def record(self, index: int) -> dict[str, Any]:
-        """All that is known of an image at that point, ``img`` in BGR."""
+        """The dict of an image at that point of the pipeline; ``img`` is BGR."""
         return self.pipeline(self.dataset.get_data_info(int(index)))
 
     def __getitem__(self, index: int) -> np.ndarray:

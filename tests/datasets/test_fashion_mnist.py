@@ -142,7 +142,8 @@ def test_the_command_ends_with_one_sentence(converter, idx_folder, tmp_path, mon
             converter.main()
         return stopped.value.code  # a text is printed, and the status is 1
 
-    out = tmp_path / 'nowhere' / 'out.npz'
+    (tmp_path / 'file').touch()
+    out = tmp_path / 'file' / 'out.npz'  # a file cannot hold one
     assert run(idx_folder, out).startswith(f'error: {out} cannot be written')
     sentence = run(tmp_path / 'missing', tmp_path / 'out.npz')
     assert sentence.startswith(f'error: {tmp_path}/missing/train-images-idx3-ubyte.gz is missing')
@@ -178,5 +179,5 @@ def test_ambiguous_indices_are_refused():
     assert base_dataset(plain) is plain
     assert base_dataset(RepeatDataset(plain, 3)) is plain
     for wrapped in (ConcatDataset([plain, plain]), KFoldDataset(dict(type='FashionMNIST50'))):
-        with pytest.raises(UserError, match=f'{type(wrapped).__name__}, in which sample_idx'):
+        with pytest.raises(UserError, match=f'{type(wrapped).__name__}, in which one sample_idx'):
             base_dataset(wrapped)

@@ -213,7 +213,7 @@ def test_a_jpeg_that_breaks_off_is_named(tmp_path):
         path.write_bytes(whole + b'\0' * 9)  # bytes after the end do no harm
         load(dict(img_path=str(path)))
         path.write_bytes(whole[: len(whole) * 2 // 3])
-        with pytest.raises(UserError, match=f'{path} cannot be read .* breaks off after'):
+        with pytest.raises(UserError, match=f'{path} cannot be read .* is truncated after'):
             load(dict(img_path=str(path)))
         assert build(type='LoadImage', ignore_empty=True)(dict(img_path=str(path))) is None
 

@@ -94,7 +94,7 @@ def test_test_split_without_labels(folders, place):
         (folders / 'test' / name).rmdir()
     data = VIPriors(data_root=str(folders), split='test', **SHAPE)
     assert len(data) == 6 and 'gt_label' not in data[0]
-    with pytest.raises(UserError, match='some have labels and others do not'):
+    with pytest.raises(UserError, match='only some of these splits have labels'):
         VIPriors(data_root=str(folders), split=['train', 'test'], **SHAPE)
     assert names(data) == [f'{number}.JPEG' for number in range(6)]
     assert VIPriors(data_root=str(folders), split='train', **SHAPE).metainfo['classes'] == CLASSES
@@ -148,7 +148,7 @@ def test_missing_class_and_wrong_count(folders):
         VIPriors(data_root=str(folders), split='val', **SHAPE)
     with pytest.raises(UserError, match='has folders of 3 classes, .* but 1000 are needed'):
         VIPriors(data_root=str(folders))
-    with pytest.raises(UserError, match="'nowhere', which is no folder: make it with"):
+    with pytest.raises(UserError, match="'nowhere', which is not a folder: make it with"):
         VIPriors(data_root='nowhere')
     with pytest.raises(UserError, match="VIPriors.split must be of .* but is 'valid'"):
         VIPriors(data_root=str(folders), split='valid')

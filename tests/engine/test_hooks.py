@@ -16,9 +16,9 @@ from ipirm_mm.partition import PartitionSolver
     [
         (dict(interval=0), 'interval must be at least 1, but is 0'),
         (dict(max_partitions=-1), 'max_partitions must not be negative, but is -1'),
-        (dict(max_kept=0), 'max_kept must be at least 1, but is 0'),
-        (dict(draws=0), 'draws must be at least 1, but is 0'),
-        (dict(drop='newest'), "drop must be one of .* but is 'newest'"),
+        (dict(max_partitions_kept=0), 'max_partitions_kept must be at least 1, but is 0'),
+        (dict(num_augmentations=0), 'num_augmentations must be at least 1, but is 0'),
+        (dict(replace='newest'), "replace must be one of .* but is 'newest'"),
     ],
 )
 def test_bad_partition_options(options, message):
@@ -106,16 +106,16 @@ def test_number_of_partitions(tmp_path, hook, count):
     assert len(list((tmp_path / 'partitions').glob('*.png'))) == count
 
 
-@pytest.mark.parametrize('drop', ['oldest', 'most_alike'])
-@pytest.mark.parametrize('max_kept', [1, 2])
-def test_partitions_are_replaced(tmp_path, max_kept, drop):
+@pytest.mark.parametrize('replace', ['oldest', 'most_similar'])
+@pytest.mark.parametrize('max_partitions_kept', [1, 2])
+def test_partitions_are_replaced(tmp_path, max_partitions_kept, replace):
     """Of what was found, the same in every epoch, only so many are kept."""
     run = runner(
         tmp_path,
         epochs=6,
         interval=1,
-        max_kept=max_kept,
-        drop=drop,
+        max_partitions_kept=max_partitions_kept,
+        replace=replace,
         solver=dict(strategy='random'),
     )
     seen = []
@@ -128,29 +128,31 @@ def test_partitions_are_replaced(tmp_path, max_kept, drop):
         found = run.model.partitions.found
         assert torch.equal(found[-1], assignment)
         assert all(any(torch.equal(row, other) for other in seen) for row in found)
-        if drop == 'oldest':
-            assert torch.equal(found, torch.stack(seen[-max_kept:]))
+        if replace == 'oldest':
+            assert torch.equal(found, torch.stack(seen[-max_partitions_kept:]))
 
     run.model.partitions.add = remember
     run.train()
-    assert len(seen) == 5 and len(run.model.partitions) == max_kept
+    assert len(seen) == 5 and len(run.model.partitions) == max_partitions_kept
     # Numbers go on, so that no picture is overwritten.
     assert len(list((tmp_path / 'partitions').glob('*.png'))) == 5
 
 
-def test_the_most_alike_goes():
-    hook = PartitionUpdateHook(max_kept=3, drop='most_alike')
+def test_the_most_similar_is_replaced():
+    hook = PartitionUpdateHook(max_partitions_kept=3, replace='most_similar')
     a = torch.tensor([0, 1] * 8)
     b = torch.tensor([0, 0, 1, 1] * 4)
     nearly_a = torch.tensor([0, 1] * 7 + [1, 1])
     c = torch.tensor([0] * 8 + [1] * 8)
-    assert hook._dropped(torch.stack((b, a, nearly_a)), c) in (1, 2)
-    assert hook._dropped(torch.stack((b, a, c)), nearly_a) == 1
-    assert hook._dropped(torch.stack((b, a)), c) is None
+    assert hook._replaced(torch.stack((b, a, nearly_a)), c) in (1, 2)
+    assert hook._replaced(torch.stack((b, a, c)), nearly_a) == 1
+    assert hook._replaced(torch.stack((b, a)), c) is None
 
 
-def test_features_of_several_draws(tmp_path, monkeypatch):
-    run = runner(tmp_path, epochs=2, interval=1, draws=3, solver=dict(strategy='kmeans'))
+def test_features_of_several_augmentations(tmp_path, monkeypatch):
+    run = runner(
+        tmp_path, epochs=2, interval=1, num_augmentations=3, solver=dict(strategy='kmeans')
+    )
     shapes = []
 
     def look(z1, z2, **kwargs):
@@ -179,7 +181,9 @@ def test_ambiguous_data_set_is_refused(tmp_path):
     run = runner(
         tmp_path, dataset=lambda inner: dict(type='ConcatDataset', datasets=[inner, dict(inner)])
     )
-    with pytest.raises(UserError, match='ConcatDataset, in which sample_idx'):
+    with pytest.raises(
+        UserError, match='ConcatDataset, in which one sample_idx may stand for several'
+    ):
         run.train()
 
 

@@ -17,6 +17,7 @@ from ipirm_mm.evaluation import (
     LinearProbe,
     bootstrap_interval,
     extract_features,
+    format_interval,
     knn_accuracy,
     knn_predict,
 )
@@ -103,6 +104,12 @@ def test_bootstrap_interval_covers_what_theory_says():
     error = 1.96 * math.sqrt(0.75 * 0.25 / 400)
     assert low == pytest.approx(0.75 - error, abs=0.01)
     assert high == pytest.approx(0.75 + error, abs=0.01)
+
+
+def test_format_interval():
+    assert format_interval((0.4561, 0.4709)) == '45.6 to 47.1'
+    assert format_interval((-0.0012, 0.0304), '+.2f') == '-0.12 to +3.04'
+    assert format_interval((44.9, 46.25), scale=1) == '44.9 to 46.2'
 
 
 def simclr():

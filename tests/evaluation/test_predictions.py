@@ -14,8 +14,8 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import (
     DumpPredictions,
     Predictions,
-    check_apart,
-    check_match,
+    check_disjoint,
+    check_same_images,
     load_predictions,
     save_predictions,
     save_submission,
@@ -48,7 +48,9 @@ def test_what_was_written_is_read(tmp_path, metric):
     assert torch.equal(found.scores, torch.stack([s['pred_score'] for s in expected]))
     assert found.labels.tolist() == [0, 1, 2, 3, 0, 1]
     assert found.images == [f'val/{n}.png' for n in range(6)]
-    assert found.hits().tolist() == [int(s['pred_label']) == n % 4 for n, s in enumerate(expected)]
+    assert found.correct().tolist() == [
+        int(s['pred_label']) == n % 4 for n, s in enumerate(expected)
+    ]
 
 
 def test_a_file_does_not_grow_with_the_batch(tmp_path):
@@ -114,7 +116,7 @@ def made(scores, images, labels=None, name='a.pkl'):
 def test_members_have_to_match():
     scores = torch.full((3, 2), 0.5)
     one = made(scores, ['x/a', 'x/b', 'x/c'], torch.tensor([0, 1, 1]))
-    check_match([one, one])
+    check_same_images([one, one])
     for other, message in (
         (made(scores[:2], ['x/a', 'x/b'], name='b'), 'a.pkl and b are of 3 and 2 images'),
         (made(torch.full((3, 4), 0.25), one.images), 'are of 2 and 4 classes'),
@@ -124,20 +126,20 @@ def test_members_have_to_match():
         (made(scores, one.images), 'differ in the labels'),
     ):
         with pytest.raises(UserError, match=message):
-            check_match([one, other])
+            check_same_images([one, other])
 
 
 def test_what_is_fitted_and_what_is_reported_have_no_image_in_common():
     scores = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
     val = made(scores, ['x/a', 'x/b', 'x/c'])
-    check_apart([val], [made(scores, ['y/a', 'y/b', 'y/c'])])
+    check_disjoint([val], [made(scores, ['y/a', 'y/b', 'y/c'])])
     with pytest.raises(UserError, match='share 1 images, such as x/c: weights fitted'):
-        check_apart([val], [made(scores, ['y/a', 'y/b', 'x/c'])])
+        check_disjoint([val], [made(scores, ['y/a', 'y/b', 'x/c'])])
     # Without paths every split has the indices 0, 1, ...: scores tell.
     val = made(scores, ['0', '1', '2'])
-    check_apart([val], [made(scores.flip(1), ['0', '1', '2'])])
+    check_disjoint([val], [made(scores.flip(1), ['0', '1', '2'])])
     with pytest.raises(UserError, match='share 3 images'):
-        check_apart([val], [made(scores.clone(), ['0', '1', '2'])])
+        check_disjoint([val], [made(scores.clone(), ['0', '1', '2'])])
 
 
 def test_submission(tmp_path):

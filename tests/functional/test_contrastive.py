@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ipirm_mm.functional import group_contrastive_risks, subset_contrastive_risks
+from ipirm_mm.functional import contrastive_risks, subset_contrastive_risks
 
 DATA = Path(__file__).parents[1] / 'data'
 
@@ -239,11 +239,11 @@ def test_targets_of_their_own(
     """SimSiam's contrast: anchors are predictions, positives and negatives projections."""
     generator = torch.Generator().manual_seed(batch)
     assignments = torch.randint(num_subsets, (partitions, batch), generator=generator)
-    groups = assignments + num_subsets * torch.arange(partitions)[:, None]
+    subset_ids = assignments + num_subsets * torch.arange(partitions)[:, None]
     leaves = [unit(batch, 4, seed=seed).requires_grad_() for seed in range(4)]
-    risks = group_contrastive_risks(
+    risks = contrastive_risks(
         *leaves[:2],
-        groups,
+        subset_ids,
         num_subsets * partitions,
         temperature,
         irm_temperature,
@@ -271,4 +271,4 @@ def test_targets_of_their_own(
 def test_targets_must_have_the_shape_of_the_anchors():
     z = unit(4, 3)
     with pytest.raises(ValueError, match='targets must be two tensors of shape'):
-        group_contrastive_risks(z, z, torch.zeros(1, 4).long(), 1, targets=(z, z[:2]))
+        contrastive_risks(z, z, torch.zeros(1, 4).long(), 1, targets=(z, z[:2]))

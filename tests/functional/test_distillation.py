@@ -213,7 +213,7 @@ def test_ofd_distance_does_not_overflow_in_half_precision(dtype):
 def test_ofd_distance_refuses_other_shapes():
     with pytest.raises(ValueError, match='same shape'):
         ofd_distance(randn(2, 3, 4, 4), randn(2, 3, 2, 2), randn(3))
-    with pytest.raises(ValueError, match='one value a channel'):
+    with pytest.raises(ValueError, match='one value per channel'):
         ofd_distance(randn(2, 3, 4, 4), randn(2, 3, 4, 4), randn(4))
 
 

@@ -13,7 +13,8 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import merge_scores
-from ipirm_mm.models.tta import plain_classifier, tta_pipeline
+from ipirm_mm.models import plain_classifier
+from ipirm_mm.models.tta import tta_pipeline
 
 CONFIG = """
 data_preprocessor = dict(mean=[{mean}] * 3, std=[50.0] * 3, to_rgb=True)
@@ -131,7 +132,7 @@ def test_what_an_ensemble_refuses(tmp_path):
         (dict(policy='weighted', weights='none.json'), 'no file of weights none.json: make it'),
         (dict(members=[dict(config='x.py')]), "has config and checkpoint.* one has .'config'."),
         (dict(members=[one | dict(crop=3)]), 'has config and checkpoint'),
-        (dict(members=[one | dict(crop_size=3)]), 'changes its views: name which by crops'),
+        (dict(members=[one | dict(crop_size=3)]), 'sets crop_size or resize: set crops too'),
         (dict(members=[one | dict(config='x.py')]), 'no config file x.py of a member'),
         (dict(members=[one | dict(checkpoint='x.pth')]), 'no checkpoint x.pth of .*a.py'),
         (dict(members=[one | dict(checkpoint=other['checkpoint'])]), 'does not fit'),
@@ -145,7 +146,7 @@ def test_what_an_ensemble_refuses(tmp_path):
     (tmp_path / 'w.json').write_text(json.dumps(dict(weights=[2])))
     assert build(policy='weighted', weights=str(tmp_path / 'w.json')).weights == [2.0]
     model = build(members=[one, other])
-    with pytest.raises(UserError, match=r'members of the ensemble are of \[5, 7\] classes'):
+    with pytest.raises(UserError, match=r'members of the ensemble have \[5, 7\] classes'):
         model.test_step(batch_of([dict(type='MemberViews', members=[one, other])]))
     with pytest.raises(UserError, match='needs 2 views of each image, but gets 1'):
         model.test_step(batch_of([dict(type='MemberViews', members=[one])]))

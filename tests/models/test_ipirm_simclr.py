@@ -69,9 +69,9 @@ def test_without_partition_and_penalty_it_is_mmpretrains_simclr(temperature):
 
 
 @pytest.mark.parametrize('penalty', ['vector', 'scalar'])
-@pytest.mark.parametrize('reduction', ['mean', 'sum'])
-def test_loss_is_assembled_as_documented(reduction, penalty):
-    model = build(irm_weight=0.3, reduction=reduction, penalty=penalty).double()
+@pytest.mark.parametrize('objective', ['authors', 'report'])
+def test_loss_is_assembled_as_documented(objective, penalty):
+    model = build(irm_weight=0.3, objective=objective, penalty=penalty).double()
     model.partitions.allocate(2, 10)
     model.partitions.add(torch.tensor([0, 1] * 5))
     model.partitions.add(torch.tensor([0, 0, 1, 1, 0, 1, 0, 0, 1, 1]))
@@ -79,13 +79,13 @@ def test_loss_is_assembled_as_documented(reduction, penalty):
     for sample, index in zip(samples, [7, 2, 9, 0, 4, 5]):
         sample.set_metainfo(dict(sample_idx=index))
     losses = model.loss(inputs, samples)
-    z = model.embed(torch.cat(inputs)).double()
+    z = model.project(torch.cat(inputs)).double()
     rows = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 1, 1, 0, 0, 1]])
     batch_risk = subset_contrastive_risks(
         z[:6], z[6:], torch.zeros(1, 6).long(), 1, penalty=penalty
     )
     subsets = subset_contrastive_risks(z[:6], z[6:], rows, 2, penalty=penalty)
-    if reduction == 'mean':
+    if objective == 'authors':
         expected = batch_risk.loss[0, 0] + subsets.loss.mean() + 0.3 * subsets.penalty.mean()
     else:
         expected = sum(r.loss.sum() + 0.3 * r.penalty.sum() for r in (batch_risk, subsets))
@@ -95,7 +95,7 @@ def test_loss_is_assembled_as_documented(reduction, penalty):
 
 
 def test_penalty_of_the_batch_and_its_first_epoch():
-    model = build(irm_weight=2.0, penalise_batch=True, irm_begin=3)
+    model = build(irm_weight=2.0, penalize_batch=True, irm_warmup_epochs=3)
     inputs, samples = batch()
     inputs = [view.float() for view in inputs]
     plain = model.loss(inputs, samples)
@@ -109,7 +109,7 @@ def test_penalty_of_the_batch_and_its_first_epoch():
 
 
 def test_weight_of_the_penalty_grows_in_equal_steps():
-    head = build(irm_weight=2.0, irm_begin=3, irm_growth=4).head
+    head = build(irm_weight=2.0, irm_warmup_epochs=3, irm_rampup_epochs=4).head
     weights = []
     for epoch in range(9):
         head.set_epoch(epoch)
@@ -166,9 +166,9 @@ def test_one_view_is_refused():
     'option,message',
     [
         (dict(penalty='matrix'), "model.head.penalty must be one of .* but is 'matrix'"),
-        (dict(reduction='max'), "model.head.reduction must be one of .* but is 'max'"),
+        (dict(objective='max'), "model.head.objective must be one of .* but is 'max'"),
         (dict(temperature=0), 'model.head.temperature must be positive, but is 0'),
-        (dict(irm_growth=-1), 'model.head.irm_growth must not be negative'),
+        (dict(irm_rampup_epochs=-1), 'model.head.irm_rampup_epochs must not be negative'),
         (dict(irm_weight=-1.0), 'model.head.irm_weight must not be negative'),
     ],
 )

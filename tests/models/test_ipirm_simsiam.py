@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.functional import group_contrastive_risks, group_cosine_risks
+from ipirm_mm.functional import contrastive_risks, cosine_risks
 
 BN = dict(type='BN1d')
 NETWORK = dict(
@@ -56,9 +56,9 @@ def batch(size=6, seed=0):
 
 
 @pytest.mark.parametrize('similarity', ['contrast', 'cosine'])
-@pytest.mark.parametrize('reduction', ['mean', 'sum'])
-def test_without_partition_and_penalty_it_is_mmpretrains_simsiam(similarity, reduction):
-    ours = build(similarity=similarity, irm_weight=0.0, reduction=reduction).double()
+@pytest.mark.parametrize('objective', ['authors', 'report'])
+def test_without_partition_and_penalty_it_is_mmpretrains_simsiam(similarity, objective):
+    ours = build(similarity=similarity, irm_weight=0.0, objective=objective).double()
     theirs = MODELS.build(
         dict(
             type='SimSiam',
@@ -89,14 +89,14 @@ def test_without_partition_and_penalty_it_is_mmpretrains_simsiam(similarity, red
 
 
 @pytest.mark.parametrize('similarity', ['contrast', 'cosine'])
-@pytest.mark.parametrize('reduction', ['mean', 'sum'])
-@pytest.mark.parametrize('penalise_batch', [False, True])
-def test_loss_is_assembled_as_documented(similarity, reduction, penalise_batch):
+@pytest.mark.parametrize('objective', ['authors', 'report'])
+@pytest.mark.parametrize('penalize_batch', [False, True])
+def test_loss_is_assembled_as_documented(similarity, objective, penalize_batch):
     model = build(
         similarity=similarity,
         irm_weight=0.3,
-        reduction=reduction,
-        penalise_batch=penalise_batch,
+        objective=objective,
+        penalize_batch=penalize_batch,
         irm_temperature=0.7,
     ).double()
     model.partitions.allocate(2, 10)
@@ -109,17 +109,17 @@ def test_loss_is_assembled_as_documented(similarity, reduction, penalise_batch):
     z = [model.neck(model.backbone(view))[0] for view in inputs]
     p = tuple(F.normalize(model.head.predictor([row])[0], dim=1) for row in z)
     t = tuple(F.normalize(row.detach(), dim=1) for row in z)
-    groups = torch.tensor([[2, 1, 2, 1, 1, 2], [3, 4, 4, 3, 3, 4], [0] * 6])
+    subset_ids = torch.tensor([[2, 1, 2, 1, 1, 2], [3, 4, 4, 3, 3, 4], [0] * 6])
     if similarity == 'cosine':
-        risks = group_cosine_risks(p, t, groups, 5)
+        risks = cosine_risks(p, t, subset_ids, 5)
     else:
-        risks = group_contrastive_risks(*p, groups, 5, 0.5, 0.7, targets=t)
+        risks = contrastive_risks(*p, subset_ids, 5, 0.5, 0.7, targets=t)
     own = -(p[0] * t[1]).sum(1).mean() / 2 - (p[1] * t[0]).sum(1).mean() / 2
-    if reduction == 'sum':
+    if objective == 'report':
         expected = own + risks.loss[1:].sum() + 0.3 * risks.penalty.sum()
     else:
         expected = own + risks.loss[1:].mean() + 0.3 * risks.penalty[1:].mean()
-        if penalise_batch:
+        if penalize_batch:
             expected = expected + 0.3 * risks.penalty[0]
             if similarity == 'contrast':
                 expected = expected + risks.loss[0]
@@ -134,7 +134,7 @@ def test_loss_is_assembled_as_documented(similarity, reduction, penalise_batch):
         torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-10, msg=name)
     # Partitions are found by the projections, in unit rows.
     model.eval()
-    z = model.embed(inputs[0])
+    z = model.project(inputs[0])
     torch.testing.assert_close(z.norm(dim=1), torch.ones(6).double())
 
 
@@ -148,6 +148,17 @@ def test_spread_of_the_features_is_logged():
     for z, expected in ((spread, 1 / math.sqrt(64)), (collapsed, 0.0)):
         logged = head.loss((z, z), (z, z), none, 2)['feature_std']
         assert abs(float(logged) - expected) < 0.01 * max(expected, 0.01)
+
+
+def test_targets_have_no_gradient():
+    """The stop-gradient of SimSiam, which the head owns with the predictor."""
+    head = build().head
+    leaves = [torch.randn(6, 8, requires_grad=True) for _ in range(2)]
+    anchors, targets = head.predict_views(leaves)
+    assert all(view.requires_grad for view in anchors)
+    assert not any(view.requires_grad for view in targets)
+    for leaf, target in zip(leaves, targets):
+        torch.testing.assert_close(target, F.normalize(leaf.detach(), dim=1))
 
 
 def test_bad_similarity():

@@ -1,4 +1,4 @@
-"""The set of partitions as state of a model."""
+"""The set of partitions as part of a model's state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_looks_up_the_images_of_a_batch():
 
 
 @pytest.mark.parametrize('capacity', [0, 2, 4, 9])
-def test_round_trip_into_a_set_with_any_room(capacity):
+def test_round_trip_into_a_set_of_any_capacity(capacity):
     source, target = filled(), PartitionSet(3)
     if capacity:
         target.allocate(capacity, 7)
@@ -81,19 +81,19 @@ def test_bad_assignment(assignment, message):
         filled().add(assignment)
 
 
-def test_one_is_dropped_for_another():
+def test_a_partition_is_removed_for_a_new_one():
     partitions = PartitionSet(4)
     partitions.allocate(3, 2)
     for value in range(3):
         partitions.add(torch.tensor([value, 3]))
-    partitions.add(torch.tensor([3, 3]), drop=1)
+    partitions.add(torch.tensor([3, 3]), removed_index=1)
     assert partitions.found[:, 0].tolist() == [0, 2, 3] and int(partitions.count) == 3
-    partitions.add(torch.tensor([1, 0]), drop=0)
+    partitions.add(torch.tensor([1, 0]), removed_index=0)
     assert partitions.found[:, 0].tolist() == [2, 3, 1]
-    with pytest.raises(ValueError, match='no partition 3 to drop: there are 3'):
-        partitions.add(torch.tensor([1, 0]), drop=3)
+    with pytest.raises(ValueError, match='no partition 3 to remove: there are 3'):
+        partitions.add(torch.tensor([1, 0]), removed_index=3)
 
 
-def test_no_room():
+def test_full_set():
     with pytest.raises(ValueError, match='capacity is 2'):
         filled(capacity=2).add(torch.zeros(7).long())

@@ -1,7 +1,8 @@
-"""Pictures and the page."""
+"""Pictures and reports of partitions, tables, and the page of results."""
 
 from __future__ import annotations
 
+import html
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,7 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ipirm_mm.visualization import Table, format_table, partition_grid, write_report
+from ipirm_mm.functional import mutual_information, normalized_mutual_information
+from ipirm_mm.partition import PartitionResult
+from ipirm_mm.visualization import (
+    Table,
+    format_markdown,
+    format_table,
+    partition_grid,
+    partition_record,
+    write_report,
+)
 
 
 class Images:
@@ -50,6 +60,61 @@ def test_table():
         'a           1.2    1 to 2  words',
         'long name     -         -  -',
     ]
+    assert format_markdown(rows, columns).splitlines() == [
+        '| method | k-NN | interval | what it is |',
+        '| --- | --- | --- | --- |',
+        '| a | 1.2 | 1 to 2 | words |',
+        '| long name | - | - | - |',
+    ]
+
+
+def test_record_of_a_partition():
+    assignment = torch.arange(60) % 3
+    result = PartitionResult(
+        assignment, 1.5, [], 'kmeans', sizes=[20, 20, 20], nmi=[0.25], seconds=2.0
+    )
+    labels = torch.arange(60) % 6
+    record = partition_record(result, 2, 10, dict(gt_label=labels, sample_idx=assignment))
+    assert record == dict(
+        number=2,
+        epoch=10,
+        strategy='kmeans',
+        objective=1.5,
+        sizes=[20, 20, 20],
+        nmi_with_earlier=[0.25],
+        seconds=2.0,
+        bits_about_class=pytest.approx(float(mutual_information(assignment, labels))),
+        nmi_with_class=pytest.approx(float(normalized_mutual_information(assignment, labels))),
+    )
+    assert record['bits_about_class'] == pytest.approx(np.log2(3))
+
+
+def test_page_escapes_every_value(tmp_path):
+    """Names, notes, captions and settings are text, also those that look like HTML."""
+    picture = tmp_path / 'p.png'
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(picture)
+    hostile = '"><script>alert(1)</script>&'
+    record = dict(method=hostile, number=1, epoch=0, sizes=[1], objective=0.0, picture=picture)
+    write_report(
+        tmp_path / 'index.html',
+        title=hostile,
+        tables=[Table(hostile, [dict(name=hostile)], [('name', hostile)], [hostile])],
+        curves={hostile: {}},
+        partitions=[record],
+        settings={hostile: hostile},
+    )
+    page = (tmp_path / 'index.html').read_text()
+    assert '<script' not in page and hostile not in page
+    # Title twice, the table's title, heading, cell and note, the plot's and the picture's caption
+    # each in the figure and its alternative text, the setting's name and value.
+    assert html.unescape(page).count(hostile) == 2 + 4 + 2 * 2 + 2
+
+
+def test_page_without_a_partition_or_notes(tmp_path):
+    table = Table('T', [dict(name='a')], [('name', 'method')])
+    write_report(tmp_path / 'index.html', 'T', [table], {'loss': {}}, [], {})
+    page = (tmp_path / 'index.html').read_text()
+    assert 'No partition was found.' in page and '<ul>' not in page
 
 
 def test_page_is_self_contained(tmp_path):

@@ -1,10 +1,10 @@
-"""Show the partitions of a checkpoint: sizes, what they have in common, what they are about.
+"""Show the partitions of a checkpoint: sizes, mutual information and sample images.
 
     python tools/analysis/show_partition.py CONFIG CHECKPOINT [--out FOLDER]
 
-Prints for each partition the sizes of its subsets, the normalised mutual information with the
-earlier ones and, where the data set knows them, with the classes and a factor; draws sample images
-of each subset.
+Prints for each partition the sizes of its subsets, the normalised mutual information (NMI) with
+each earlier partition and, if the data set knows them, with the classes and with a hidden factor.
+Draws sample images of each subset.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from PIL import Image
 from ipirm_mm import cli
 from ipirm_mm.datasets import base_dataset
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import ProgressBar
 from ipirm_mm.functional import mutual_information, normalized_mutual_information
+from ipirm_mm.utils import ProgressBar
 from ipirm_mm.visualization import SampleImages, format_table, partition_grid
 
 KNOWN = (('class', 'gt_label'), ('factor', 'factor'))
@@ -35,14 +35,20 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='config of the training')
     parser.add_argument('checkpoint', help='checkpoint of the training')
-    parser.add_argument('--out', type=Path, help="folder of the pictures (default: CHECKPOINT's)")
-    parser.add_argument('--per-subset', type=int, default=24, help='images of each subset')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='folder for the pictures (default: partitions_shown in the folder of CHECKPOINT)',
+    )
+    parser.add_argument(
+        '--per-subset', type=int, default=24, help='sample images per subset (default: 24)'
+    )
     cli.add_cfg_options(parser)
     return parser.parse_args()
 
 
 def load_partitions(config: Any, checkpoint: str) -> torch.Tensor:
-    """The partitions in a checkpoint, ``(P, N)``."""
+    """Read the partitions in a checkpoint, ``(P, N)`` long."""
     state = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     state = state.get('state_dict', state)
     part = {
@@ -52,7 +58,7 @@ def load_partitions(config: Any, checkpoint: str) -> torch.Tensor:
     }
     if not part:
         raise UserError(
-            f'{checkpoint} holds no partitions: it is not of an IP-IRM model, or was stripped'
+            f'{checkpoint} holds no partitions: give a checkpoint that an IP-IRM training saved'
         )
     partitions = MODELS.build(config.model).partitions
     partitions.load_state_dict(part)
@@ -62,7 +68,7 @@ def load_partitions(config: Any, checkpoint: str) -> torch.Tensor:
 
 
 def known_values(images: SampleImages) -> dict[str, torch.Tensor]:
-    """Class and factor of each image, as far as they are known."""
+    """Class and factor of each image, if the data set knows them."""
     first = images.record(0)
     values: dict[str, torch.Tensor] = {}
     for name, key in KNOWN:
@@ -71,7 +77,7 @@ def known_values(images: SampleImages) -> dict[str, torch.Tensor]:
         infos = []
         with ProgressBar(f'{name} of each image') as bar:
             for index in range(len(images)):
-                # The class is in the record of the data set; a factor is set by the pipeline.
+                # The class is in the data set's record; a factor is added by the pipeline.
                 record = images.dataset.get_data_info(index)
                 infos.append(int(record[key] if key in record else images.record(index)[key]))
                 bar((index + 1) / len(images))
@@ -121,7 +127,7 @@ def main() -> None:
         columns += [(f'{name}_nmi', f'NMI with {name}'), (f'{name}_bits', f'bits about {name}')]
     columns += [(f'nmi_{n}', f'NMI with {n + 1}') for n in range(len(partitions) - 1)]
     print(format_table(rows, columns))
-    print(f'\nPictures: {folder}/partition_*.png')
+    print(f'\nPictures are in {folder}/partition_*.png')
 
 
 if __name__ == '__main__':

@@ -1,10 +1,11 @@
-"""Make the embedded data file from the IDX files of Fashion-MNIST.
+"""Make the data file of FashionMNIST50, which the package contains, from Fashion-MNIST.
 
     apt-get install dataset-fashion-mnist
     python tools/dataset_converters/fashion_mnist50.py --out fashion_mnist_50.npz
 
-Draws, with a fixed seed, 50 images of each class for train, val and test, and 4,000 further ones
-as unlabeled. The file holds for each split the images, the labels and where they come from.
+Draws, with a fixed seed, 50 images per class for each of train, val and test, and 4,000 further
+images as unlabeled. For each split the file holds the images, the labels, and the index of each
+image in Fashion-MNIST.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ import io
 import os
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER, read_fashion_mnist
 from ipirm_mm.errors import UserError
+from ipirm_mm.utils import atomic_open
 
 PER_CLASS = 50
 UNLABELED = 4000
 
 
 def draw(labels: np.ndarray, splits: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Disjoint index sets with 50 images of each class, in shuffled order."""
+    """Draw disjoint sets of indices with 50 images per class each, in shuffled order."""
     chosen: list[list[np.ndarray]] = [[] for _ in range(splits)]
     for label in range(10):
         candidates = np.flatnonzero(labels == label)
@@ -41,7 +42,7 @@ def draw(labels: np.ndarray, splits: int, generator: np.random.Generator) -> lis
 
 
 def convert(folder: str, out: str, seed: int = 0) -> None:
-    """Write the data file; the same bytes for the same input and seed."""
+    """Write the data file; the same input and seed give the same bytes."""
     generator = np.random.default_rng(seed)
     images, labels = read_fashion_mnist(folder, 'train')
     test_images, test_labels = read_fashion_mnist(folder, 'test')
@@ -63,28 +64,25 @@ def convert(folder: str, out: str, seed: int = 0) -> None:
         arrays[f'{name}/images'] = source[0][index]
         arrays[f'{name}/labels'] = source[1][index]
         arrays[f'{name}/source'] = index.astype(np.int32)
-    # np.savez writes the time into the archive; LZMA is 15 % smaller than its deflate.
-    temporary = Path(f'{out}.part')
-    try:
-        with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_LZMA) as archive:
-            for name, array in arrays.items():
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, array, allow_pickle=False)
-                archive.writestr(
-                    zipfile.ZipInfo(f'{name}.npy'), buffer.getvalue(), zipfile.ZIP_LZMA
-                )
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Not np.savez, which writes the time into the archive. LZMA is 15 % smaller than deflate.
+    with atomic_open(out) as stream, zipfile.ZipFile(stream, 'w', zipfile.ZIP_LZMA) as archive:
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f'{name}.npy'), buffer.getvalue(), zipfile.ZIP_LZMA)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--folder', default=DEBIAN_FOLDER, help='folder of the IDX files')
+    parser.add_argument(
+        '--folder',
+        default=DEBIAN_FOLDER,
+        help=f'folder of the IDX files (default: {DEBIAN_FOLDER})',
+    )
     parser.add_argument('--out', required=True, help='file to write')
-    parser.add_argument('--seed', type=int, default=0, help='seed of the draw')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the draw (default: 0)')
     args = parser.parse_args()
     try:
         convert(args.folder, args.out, args.seed)

@@ -1,14 +1,14 @@
 """Make the folders of the VIPriors subset from a folder of ImageNet.
 
-    # with the challenge's lists, train.txt, val.txt and test.txt ("path class" a line, test
-    # without classes; paths below the ImageNet folder):
+    # with the challenge's lists train.txt, val.txt and test.txt (lines of "path class", in
+    # test.txt of "path"; paths are relative to the ImageNet folder):
     python tools/dataset_converters/vipriors.py data/imagenet data/vipriors --lists lists/
 
-    # without them: a seeded draw of the same shape, from folders of classes. It is NOT the
-    # challenge's data, and accuracies on it do not compare with the report's.
+    # without them: a seeded draw of the same size, from one folder per class. It is NOT the
+    # challenge's data, and accuracies on it cannot be compared with the report's.
     python tools/dataset_converters/vipriors.py data/imagenet/train data/drawn --draw 0
 
-Images are linked; --copy copies them. Nothing is left behind if something is wrong.
+Images are linked; --copy copies them. If anything is wrong, nothing is written.
 """
 
 from __future__ import annotations
@@ -22,33 +22,38 @@ import numpy as np
 from ipirm_mm import cli
 from ipirm_mm.datasets.vipriors import SPLITS, Entry, folder_images, read_list, subfolders
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import ProgressBar
+from ipirm_mm.utils import ProgressBar
 
 DRAWN = (
     'Drawn with seed {seed} from {source}: {per_class} images of each of {classes} classes in '
     'each split.\n'
-    'This has the shape of the VIPriors challenge, but it is not its data: accuracies do not\n'
-    'compare with those of the challenge or of the report.\n'
+    'This has the size of the VIPriors challenge, but it is not its data: accuracies cannot be\n'
+    'compared with those of the challenge or of the report.\n'
 )
-LISTED = 'The images that {lists} names in {source}.\n'
+LISTED = 'The images in {source} that the lists in {lists} name.\n'
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('imagenet', type=Path, help='folder of the images')
-    parser.add_argument('out', type=Path, help='folder to make')
+    parser.add_argument('imagenet', type=Path, help='folder of ImageNet')
+    parser.add_argument('out', type=Path, help='folder to create')
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument('--lists', type=Path, help='folder of train.txt, val.txt and test.txt')
     how.add_argument('--draw', type=int, metavar='SEED', help='draw a subset with this seed')
-    parser.add_argument('--per-class', type=int, default=50, help='images a class to draw')
-    parser.add_argument('--copy', action='store_true', help='copy instead of linking')
+    parser.add_argument(
+        '--per-class',
+        type=int,
+        default=50,
+        help='images per class and split that --draw draws (default: 50)',
+    )
+    parser.add_argument('--copy', action='store_true', help='copy the images instead of linking')
     return parser.parse_args()
 
 
 def class_names(lists: dict[str, list[Entry]]) -> dict[int, str] | None:
-    """Folder of each class, if the lists give each its own and in the order of the classes."""
+    """Folder of each class; None unless each has its own, in the order of the classes."""
     names: dict[int, str] = {}
     for entries in lists.values():
         for path, label in entries:
@@ -61,7 +66,7 @@ def class_names(lists: dict[str, list[Entry]]) -> dict[int, str] | None:
 
 
 def from_lists(imagenet: Path, folder: Path) -> list[tuple[Path, str]]:
-    """Source and place of each listed image."""
+    """Source and target of each listed image."""
     lists = {
         split: read_list(folder / f'{split}.txt')
         for split in SPLITS
@@ -76,7 +81,8 @@ def from_lists(imagenet: Path, folder: Path) -> list[tuple[Path, str]]:
         if missing:
             raise UserError(
                 f'{len(missing)} of {len(entries)} images of {folder}/{split}.txt are not in '
-                f'{imagenet}, the first is {missing[0]}: give the folder that the paths start from'
+                f'{imagenet}, the first is {missing[0]}: give the folder that paths '
+                'are relative to'
             )
         for path, label in entries:
             if label is None:
@@ -89,10 +95,10 @@ def from_lists(imagenet: Path, folder: Path) -> list[tuple[Path, str]]:
 
 
 def drawn(imagenet: Path, seed: int, per_class: int) -> list[tuple[Path, str]]:
-    """Source and place of each drawn image: of each class as many in train, val and test."""
+    """Source and target of each drawn image, the same number per class in each split."""
     classes = sorted(subfolders(imagenet))
     if not classes:
-        raise UserError(f'{imagenet} has no folders of classes')
+        raise UserError(f'{imagenet} has no subfolders: give a folder with one folder per class')
     generator = np.random.default_rng(seed)
     places = []
     for name in classes:
@@ -112,7 +118,7 @@ def drawn(imagenet: Path, seed: int, per_class: int) -> list[tuple[Path, str]]:
 
 
 def write(places: list[tuple[Path, str]], out: Path, origin: str, copy: bool) -> None:
-    """Link or copy the images; the folder appears when it is complete."""
+    """Link or copy the images. The folder appears when it is complete."""
     if out.exists():
         raise UserError(f'{out} is there already: remove it, or name another folder')
     counted: dict[str, Path] = {}

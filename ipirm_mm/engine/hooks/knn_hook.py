@@ -14,10 +14,10 @@ from ipirm_mm.evaluation import extract_features, knn_accuracy
 
 @HOOKS.register_module()
 class KNNHook(Hook):
-    """Classify a held-out split by the nearest labelled images every few epochs.
+    """Classify a held-out split by the nearest labeled images every few epochs.
 
-    Works with every self-supervised model of MMPretrain, on the pooled backbone feature, over all
-    ranks. The accuracy goes to the log and, as ``knn_monitor/top1``, to TensorBoard.
+    It works with every self-supervised model of MMPretrain, on the pooled backbone feature, over
+    all ranks. The accuracy goes to the log and, as ``knn_monitor/top1``, to TensorBoard.
 
     .. code-block:: python
 
@@ -25,20 +25,21 @@ class KNNHook(Hook):
             dict(
                 type='KNNHook',
                 interval=25,
-                bank_dataloader=dict(...),  # labelled images that vote
+                bank_dataloader=dict(...),  # labeled images that vote
                 query_dataloader=dict(...),  # images to classify
             )
         ]
 
     Args:
-        bank_dataloader: Config of the data loader of the labelled images, one view each.
+        bank_dataloader: Config of the data loader of the labeled images, one view each.
         query_dataloader: Config of the data loader of the images to classify.
-        interval: Epochs between evaluations; the last epoch is always evaluated. Defaults to 25.
-        k: Number of neighbours. Defaults to 200 (authors' code).
-        temperature: Temperature of the votes. Defaults to 0.5 (authors' code).
+        interval: Number of epochs between evaluations. The last epoch is always evaluated.
+            Defaults to 25.
+        k: Number of neighbors. Defaults to 200 (code of Wang et al.).
+        temperature: Temperature of the votes. Defaults to 0.5 (code of Wang et al.).
 
     Raises:
-        UserError: If an option is out of range.
+        UserError: If an option is out of range. When it evaluates, if images have no labels.
     """
 
     priority = 'LOW'
@@ -63,7 +64,7 @@ class KNNHook(Hook):
         self.loaders: list[Any] | None = None
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Evaluate if it is time to."""
+        """Evaluate, if an evaluation is due."""
         last = runner.epoch + 1 == runner.max_epochs
         if not self.every_n_epochs(runner, self.interval) and not last:
             return
@@ -77,7 +78,10 @@ class KNNHook(Hook):
         )
         for name, data in (('bank', bank), ('query', query)):
             if 'gt_label' not in data:
-                raise UserError(f'KNNHook.{name}_dataloader has no labels (gt_label)')
+                raise UserError(
+                    f'the images of KNNHook.{name}_dataloader have no labels (gt_label): use a '
+                    'labeled data set, or remove the hook'
+                )
         accuracy = knn_accuracy(
             bank['features'][0],
             bank['gt_label'],

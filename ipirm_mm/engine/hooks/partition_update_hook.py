@@ -1,11 +1,8 @@
-"""Step 2 of IP-IRM as a hook: when to look for a partition, and what to do with it."""
+"""Step 2 of IP-IRM as a hook: when to find a partition, and what to do with it."""
 
 from __future__ import annotations
 
-import json
-import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,34 +13,35 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ipirm_mm.datasets import base_dataset
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import ProgressBar, extract_features
-from ipirm_mm.functional import mutual_information, normalized_mutual_information
+from ipirm_mm.evaluation import extract_features
+from ipirm_mm.functional import normalized_mutual_information
 from ipirm_mm.partition import PartitionResult, PartitionSolver
-from ipirm_mm.visualization import SampleImages, partition_grid
+from ipirm_mm.utils import ProgressBar
+from ipirm_mm.utils.deprecation import renamed_arguments
+from ipirm_mm.visualization import report_partition
 
-from .set_epoch_hook import tell_epoch
+from .set_epoch_hook import broadcast_epoch
 
-DROPS = ('oldest', 'most_alike')
+REPLACED = ('oldest', 'most_similar')
 
 
 @HOOKS.register_module()
 class PartitionUpdateHook(Hook):
     """Find a new partition every few epochs (report, Step 2 and Section 4.2).
 
-    Before an epoch begins, the features of all training images, two augmented views each, are
-    extracted over all ranks, one rank maximises the objective, and all keep the same partition as
-    a buffer of the model, so that it is part of each checkpoint. Sizes, objective, seconds and the
-    normalised mutual information with earlier partitions go to the log and to TensorBoard, and to
-    ``work_dir/partitions`` as JSON with a picture of samples of each subset.
+    Before an epoch begins, all ranks extract the projections of all training images, two augmented
+    views each. One rank finds the partition, and all ranks store it as a buffer of the model, so
+    every checkpoint has it. Sizes, objective, seconds and the normalized mutual information (NMI)
+    with earlier partitions go to the log and to TensorBoard, and to ``work_dir/partitions`` as a
+    JSON file with a picture of sample images of each subset.
 
-    The hook also tells the epoch to the model and, with the seed of the run, to the transforms of
-    the training pipeline that ask for it (``set_epoch``).
+    The hook also passes the epoch on to the model, and epoch and seed of the run on to the
+    transforms of the training pipeline that have ``set_epoch``.
 
     .. code-block:: python
 
@@ -56,49 +54,63 @@ class PartitionUpdateHook(Hook):
         ]
 
     Args:
-        interval: Epochs between partitions. Defaults to 50 (report).
-        update_before_train: Whether to find one before the first epoch too, on the untrained
-            encoder. Defaults to False (the report starts with the trivial partition); the authors'
-            code does.
-        max_partitions: Most partitions to find; 0 for a control without any. Defaults to None,
-            no limit.
-        max_kept: Most partitions to keep: 1 replaces the earlier one by each new one. Defaults to
-            None, all are kept.
-        drop: Which of the earlier ones goes for a new one when there are ``max_kept``:
-            ``'oldest'``, or ``'most_alike'``, the one with the highest mean normalised mutual
-            information with the others. Defaults to ``'oldest'``.
-        draws: Draws of the augmentation that a partition is found by (the authors' code: one with
-            ``--offline``, otherwise a new one for each epoch of its optimiser). Defaults to 1.
-        solver: Arguments of :class:`ipirm_mm.partition.PartitionSolver`. Its ``num_subsets``,
-            ``temperature``, ``irm_temperature`` and ``penalty`` are the model's unless given.
-            Defaults to None.
-        batch_size: Images a batch of the feature extraction. Defaults to None, which means the
-            training batch.
+        interval: Number of epochs between partitions. Defaults to 50 (report).
+        update_before_train: Whether to find a partition before the first epoch too, from the
+            untrained encoder, as the code of Wang et al. does. Defaults to False: the report
+            starts with the trivial partition.
+        max_partitions: Maximum number of partitions to find; 0 for a control without partitions.
+            Defaults to None: no limit.
+        max_partitions_kept: Maximum number of partitions to keep. With 1, each new partition
+            replaces the one before. Defaults to None: all are kept.
+        replace: Which earlier partition a new one replaces once there are ``max_partitions_kept``:
+            ``'oldest'``, or ``'most_similar'``, the one with the highest mean NMI with all others
+            and the new one. Defaults to ``'oldest'``.
+        num_augmentations: Number of augmentations per image from which a partition is found. (The
+            code of Wang et al. uses one with ``--offline``, otherwise a new one per epoch of its
+            optimizer.) Defaults to 1.
+        solver: Arguments of :class:`ipirm_mm.partition.PartitionSolver`. ``num_subsets``,
+            ``temperature``, ``irm_temperature`` and ``penalty`` are those of the model unless
+            given. Defaults to None.
+        batch_size: Number of images per batch when features are extracted. Defaults to None: that
+            of the training.
 
     Raises:
-        UserError: If an option is out of range; before training, if the model, the data set or the
-            loop is of a kind that cannot serve.
+        UserError: If an option is out of range. Before training, if the model has no partitions,
+            ``sample_idx`` may stand for several images, or the training counts iterations. When a
+            partition is found, if the solver refuses the features.
     """
 
     # Before EMAHook (NORMAL) copies the model, its partitions must have their size.
     priority = 'VERY_HIGH'
 
+    @renamed_arguments(
+        max_kept='max_partitions_kept',
+        drop='replace',
+        draws='num_augmentations',
+        values=dict(replace=dict(most_alike='most_similar')),
+    )
     def __init__(
         self,
         interval: int = 50,
         update_before_train: bool = False,
         max_partitions: int | None = None,
-        max_kept: int | None = None,
-        drop: str = 'oldest',
-        draws: int = 1,
+        max_partitions_kept: int | None = None,
+        replace: str = 'oldest',
+        num_augmentations: int = 1,
         solver: dict[str, Any] | None = None,
         batch_size: int | None = None,
     ) -> None:
-        for name, value in (('interval', interval), ('max_kept', max_kept), ('draws', draws)):
+        for name, value in (
+            ('interval', interval),
+            ('max_partitions_kept', max_partitions_kept),
+            ('num_augmentations', num_augmentations),
+        ):
             if value is not None and value < 1:
                 raise UserError(f'PartitionUpdateHook.{name} must be at least 1, but is {value}')
-        if drop not in DROPS:
-            raise UserError(f'PartitionUpdateHook.drop must be one of {DROPS}, but is {drop!r}')
+        if replace not in REPLACED:
+            raise UserError(
+                f'PartitionUpdateHook.replace must be one of {REPLACED}, but is {replace!r}'
+            )
         if max_partitions is not None and max_partitions < 0:
             raise UserError(
                 f'PartitionUpdateHook.max_partitions must not be negative, but is {max_partitions}'
@@ -106,9 +118,9 @@ class PartitionUpdateHook(Hook):
         self.interval = interval
         self.update_before_train = update_before_train
         self.max_partitions = max_partitions
-        self.max_kept = max_kept
-        self.drop = drop
-        self.draws = draws
+        self.max_partitions_kept = max_partitions_kept
+        self.replace = replace
+        self.num_augmentations = num_augmentations
         self.solver_cfg = dict(solver or {})
         self.batch_size = batch_size
 
@@ -116,12 +128,12 @@ class PartitionUpdateHook(Hook):
         return self.update_before_train if epoch == 0 else epoch % self.interval == 0
 
     def _due_before(self, epoch: int) -> int:
-        """How many partitions are found before an epoch, so that a resumed run counts on."""
+        """Number of partitions found before an epoch, also by the run that is resumed."""
         return sum(self._is_due(earlier) for earlier in range(epoch))
 
     def before_run(self, runner: Runner) -> None:
         """Check the data set, build the solver, and make room for the partitions."""
-        # Not `runner.train_loop`, which would build it, with its data set, in a test as well.
+        # Not `runner.train_loop`: that would build the loop, with its data set, in a test too.
         if not isinstance(runner._train_loop, BaseLoop):
             return
         if isinstance(runner._train_loop, IterBasedTrainLoop):
@@ -141,7 +153,7 @@ class PartitionUpdateHook(Hook):
         if num_subsets > num_images:
             raise UserError(
                 f'model.num_subsets is {num_subsets}, but the training set has only '
-                f'{num_images} images: a partition needs at least one image a subset'
+                f'{num_images} images: a partition needs at least one image per subset'
             )
         defaults = dict(
             num_subsets=num_subsets,
@@ -153,18 +165,18 @@ class PartitionUpdateHook(Hook):
         if self.solver.num_subsets != num_subsets:
             raise UserError(
                 f'PartitionUpdateHook.solver.num_subsets is {self.solver.num_subsets}, but '
-                f'model.num_subsets is {num_subsets}: leave the former out'
+                f'model.num_subsets is {num_subsets}: remove the former'
             )
         room = self._due_before(runner.train_loop.max_epochs)
-        for limit in (self.max_partitions, self.max_kept):
+        for limit in (self.max_partitions, self.max_partitions_kept):
             room = room if limit is None else min(room, limit)
         model.partitions.allocate(room, num_images)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Tell the epoch, and find a partition if one is due."""
+        """Pass the epoch on, and find a partition if one is due."""
         model = _unwrap(runner.model)
         model.set_epoch(runner.epoch)
-        tell_epoch(runner, runner.seed)
+        broadcast_epoch(runner)
         number = self._due_before(runner.epoch) + 1
         full = self.max_partitions is not None and number > self.max_partitions
         if self._is_due(runner.epoch) and not full:
@@ -175,8 +187,8 @@ class PartitionUpdateHook(Hook):
         assignment = torch.zeros(model.partitions.num_images, dtype=torch.uint8, device=z1.device)
         result: PartitionResult | None = None
         error = ''
-        # One rank decides: the same arithmetic on another device, or in another order, can put an
-        # image that lies on the border into another subset.
+        # One rank solves, and the others receive its partition: the same arithmetic on another
+        # device, or in another order, can put a borderline image into another subset.
         if is_main_process():
             try:
                 with ProgressBar(f'partition {number}: solve') as bar:
@@ -196,39 +208,43 @@ class PartitionUpdateHook(Hook):
         if failed:
             raise UserError(error or 'rank 0 found no partition; its message says why')
         broadcast(assignment)
-        model.partitions.add(assignment, self._dropped(model.partitions.found, assignment))
+        model.partitions.add(assignment, self._replaced(model.partitions.found, assignment))
         if result is not None:
-            self._report(runner, result, number, data)
+            report_partition(runner, result, number, data)
 
-    def _dropped(self, found: Tensor, assignment: Tensor) -> int | None:
-        """Which of the partitions ``(P, N)`` goes for a new one; the same on every rank."""
-        if self.max_kept is None or len(found) < self.max_kept:
+    def _replaced(self, found: Tensor, assignment: Tensor) -> int | None:
+        """Index of the partition of ``(P, N)`` that a new one replaces, equal on every rank."""
+        if self.max_partitions_kept is None or len(found) < self.max_partitions_kept:
             return None
-        if self.drop == 'oldest':
+        if self.replace == 'oldest':
             return 0
         everything = torch.cat((found, assignment[None])).cpu().long()
-        alike = [
+        similarity = [
             sum(float(normalized_mutual_information(row, other)) for other in everything)
             for row in everything[:-1]
         ]
-        return max(range(len(alike)), key=alike.__getitem__)
+        return max(range(len(similarity)), key=similarity.__getitem__)
 
     def _features(
         self, runner: Runner, model: Any, number: int
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Projections of both views, ``(draws, N, D)`` each, and what is known of the images."""
+        """Projections of both views, ``(M, N, D)`` each of M augmentations, and known labels."""
         views = []
-        for draw in range(self.draws):
-            tell_epoch(runner, runner.seed + draw)
+        for draw in range(self.num_augmentations):
+            broadcast_epoch(runner, draw)
             data = extract_features(
                 model,
                 self._feature_dataloader(runner, draw),
-                embed=model.embed,
+                project=model.project,
                 description=f'partition {number}: features'
-                + (f', draw {draw + 1}/{self.draws}' if self.draws > 1 else ''),
+                + (
+                    f', augmentation {draw + 1}/{self.num_augmentations}'
+                    if self.num_augmentations > 1
+                    else ''
+                ),
             )
             views.append(torch.stack(data['features']))
-        tell_epoch(runner, runner.seed)
+        broadcast_epoch(runner)
         z1, z2 = torch.stack(views, 1)
         return z1, z2, data
 
@@ -249,57 +265,6 @@ class PartitionUpdateHook(Hook):
                 seed=runner.seed + runner.epoch + draw,
             ),
         )
-
-    def _report(
-        self, runner: Runner, result: PartitionResult, number: int, data: dict[str, Any]
-    ) -> None:
-        """Log a partition, write its picture and its figures."""
-        record: dict[str, Any] = dict(
-            number=number,
-            epoch=runner.epoch,
-            strategy=result.strategy,
-            objective=result.objective,
-            sizes=list(result.sizes),
-            nmi_with_earlier=list(result.nmi),
-            seconds=result.seconds,
-        )
-        about: dict[str, float] = {}
-        for name, key in (('class', 'gt_label'), ('factor', 'factor')):
-            if data.get(key) is not None:
-                pair = result.assignment, data[key].to(result.assignment.device)
-                about[f'bits_about_{name}'] = float(mutual_information(*pair))
-                about[f'nmi_with_{name}'] = float(normalized_mutual_information(*pair))
-        record.update(about)
-        sizes = record['sizes']
-        shown = sizes if len(sizes) <= 8 else f'{len(sizes)} from {min(sizes)} to {max(sizes)}'
-        nmi = ', '.join(f'{value:.3f}' for value in result.nmi) or 'none'
-        runner.logger.info(
-            f'Partition {number} before epoch {runner.epoch + 1}: objective '
-            f'{result.objective:.4f}, sizes {shown}, NMI with earlier ones: {nmi}, '
-            f'{result.seconds:.1f} s'
-        )
-        scalars = dict(
-            objective=result.objective,
-            smallest=min(sizes),
-            seconds=result.seconds,
-            highest_nmi=max(result.nmi, default=0.0),
-            **about,
-        )
-        for name, value in scalars.items():
-            runner.visualizer.add_scalar(f'partition/{name}', value, step=runner.epoch)
-        folder = Path(runner.work_dir) / 'partitions'
-        folder.mkdir(parents=True, exist_ok=True)
-        picture = partition_grid(
-            SampleImages(base_dataset(runner.train_dataloader.dataset)),
-            result.assignment.cpu(),
-            title=f'Partition {number}, before epoch {runner.epoch + 1}',
-        )
-        runner.visualizer.add_image(f'partition_{number}', picture, step=runner.epoch)
-        stem = folder / f'partition_{number:02d}'
-        Image.fromarray(picture).save(stem.with_suffix('.png'))
-        temporary = stem.with_suffix('.json.part')
-        temporary.write_text(json.dumps(record, indent=1))
-        os.replace(temporary, stem.with_suffix('.json'))
 
 
 def _unwrap(model: Any) -> Any:

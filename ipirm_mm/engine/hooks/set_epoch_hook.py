@@ -1,4 +1,4 @@
-"""Tells transforms the epoch, which their draws depend on."""
+"""Pass the epoch on to the transforms whose random draws depend on it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,36 @@ from ipirm_mm.datasets import base_dataset
 
 @HOOKS.register_module()
 class SetEpochHook(Hook):
-    """Tell the epoch and the seed of the run to the transforms that ask for it (``set_epoch``).
+    """Pass the epoch and the seed of the run on to the transforms that have ``set_epoch``.
 
-    :class:`~ipirm_mm.datasets.SeededTransforms` and
-    :class:`~ipirm_mm.datasets.SeededMultiView` do. Not needed beside ``PartitionUpdateHook``.
+    These are :class:`~ipirm_mm.datasets.SeededTransforms` and
+    :class:`~ipirm_mm.datasets.SeededMultiView`. ``PartitionUpdateHook`` does the same, so a run
+    needs one of the two hooks.
+
+    .. code-block:: python
+
+        custom_hooks = [dict(type='SetEpochHook')]
+
+    Raises:
+        UserError: Before an epoch, if ``sample_idx`` may stand for several images.
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Tell them."""
-        tell_epoch(runner, runner.seed)
+        """Pass the epoch on."""
+        broadcast_epoch(runner)
 
 
-def tell_epoch(runner: Runner, seed: int) -> None:
-    """Tell the transforms of the training pipeline that ask for it epoch and seed."""
+def broadcast_epoch(runner: Runner, draw: int = 0) -> None:
+    """Pass epoch and seed of a run on to the transforms of its training pipeline.
+
+    Args:
+        runner: The runner.
+        draw: Number of the augmentation within the epoch. Defaults to 0, that of the training.
+
+    Raises:
+        UserError: If ``sample_idx`` may stand for several images.
+    """
     dataset = base_dataset(runner.train_dataloader.dataset)
     for transform in dataset.pipeline.transforms:
         if hasattr(transform, 'set_epoch'):
-            transform.set_epoch(runner.epoch, seed)
+            transform.set_epoch(runner.epoch, runner.seed, draw)

@@ -12,16 +12,16 @@ from torch import Tensor
 
 @MODELS.register_module()
 class SmallConvNet(BaseModule):
-    """Strided 3x3 convolutions, each with normalisation and ReLU; for the quickstart.
+    """Strided 3x3 convolutions, each with normalization and ReLU; for the quickstart.
 
     Args:
         channels: Width of each layer. Defaults to ``(32, 64, 128)``.
         in_channels: Number of image channels. Defaults to 3.
-        norm_cfg: Config of the normalisation. Defaults to group normalisation, which, unlike batch
-            normalisation, does not depend on how a batch is dealt out to processes.
-        frozen: Whether its weights are left as they are, in ``eval`` mode. Defaults to False.
-        init_cfg: Initialisation config. Defaults to None, which means ``ConvModule``'s own,
-            Kaiming's.
+        norm_cfg: Config of the normalization. Defaults to None: group normalization with 8 groups.
+            Unlike batch normalization, it does not depend on how a batch is split over processes.
+        frozen: Whether the weights stay fixed, in ``eval`` mode. Defaults to False.
+        init_cfg: Initialization config of MMEngine. Defaults to None: that of ``ConvModule``,
+            which is Kaiming's.
     """
 
     def __init__(
@@ -46,9 +46,24 @@ class SmallConvNet(BaseModule):
         self.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> SmallConvNet:
-        """Set the mode; a frozen network stays in ``eval`` mode."""
+        """Set the mode; a frozen network stays in ``eval`` mode.
+
+        Args:
+            mode: Whether to train. Defaults to True.
+
+        Returns:
+            The network.
+        """
         return super().train(mode and not self.frozen)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """Map images ``(B, C, H, W)`` to a tuple with the last feature map."""
+        """Compute features.
+
+        Args:
+            x: Images, ``(B, C, H, W)``.
+
+        Returns:
+            A tuple with the last feature map, ``(B, channels[-1], H', W')``; each layer halves
+            height and width, rounded up.
+        """
         return (self.layers(x),)

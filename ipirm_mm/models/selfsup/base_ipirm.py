@@ -1,4 +1,4 @@
-"""What lies between a self-supervised method and IP-IRM."""
+"""Base of the self-supervised methods that IP-IRM builds on."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import pooled_feature
-from ipirm_mm.functional import gather_batch
+from ipirm_mm.functional import unit_rows
 from ipirm_mm.partition import PartitionSet
 
-from ..heads.base_ipirm_head import Views, unit_rows
-from ..sample_indices import sample_indices
+from ..heads.base_ipirm_head import TwoViews
+from ..utils import gather_batch, pooled_feature, sample_indices
 
 
 class BaseIPIRM(BaseSelfSupervisor, metaclass=ABCMeta):
-    """A self-supervised method trained for similarities that hold in every subset.
+    """Base of the methods trained for similarities that hold in every subset (report, Stage I).
 
-    Report, Stage I. :class:`~ipirm_mm.engine.hooks.PartitionUpdateHook` finds the partitions.
-    A method gives :meth:`embed_views`, what is compared with what, and its head (a
-    :class:`~ipirm_mm.models.heads.BaseIPIRMHead`) gives its own loss and the risk of a subset.
+    :class:`~ipirm_mm.engine.hooks.PartitionUpdateHook` finds the partitions. A method defines
+    :meth:`project_views`: which rows are compared with which. Its head, a
+    :class:`~ipirm_mm.models.heads.BaseIPIRMHead`, defines the method's own loss and the risk of a
+    subset.
 
     Args:
         backbone: Config of the backbone.
         neck: Config of the projector.
         head: Config of the head.
-        num_subsets: Number of subsets *K* of each partition, 2 to 256. Defaults to 2 (the
-            authors' ``env_num``).
+        num_subsets: Number of subsets *K* of each partition, 2 to 256. Defaults to 2 (``env_num``
+            in the code of Wang et al.).
         pretrained: Checkpoint to start from. Defaults to None.
         data_preprocessor: Config of the data preprocessor. Defaults to None, which means
             MMPretrain's ``SelfSupDataPreprocessor``.
-        init_cfg: Initialisation config. Defaults to None.
+        init_cfg: Initialization config of MMEngine. Defaults to None.
 
     Raises:
         UserError: If ``num_subsets`` is out of range.
@@ -62,36 +62,40 @@ class BaseIPIRM(BaseSelfSupervisor, metaclass=ABCMeta):
         self.partitions = PartitionSet(num_subsets)
 
     @abstractmethod
-    def embed_views(self, inputs: Views) -> tuple[Views, Views]:
-        """Embed the two views of a batch, for training.
+    def project_views(self, inputs: TwoViews) -> tuple[TwoViews, TwoViews | None]:
+        """Project the two views of a batch, for training.
 
         Args:
             inputs: Two views, each ``(B, C, H, W)``.
 
         Returns:
-            Anchors and targets, each of two views ``(B, D)``, rows of unit norm; a method whose
-            sides are the same returns the same tuple twice.
+            Anchors, and the targets that they are compared with: two views each, ``(B, D)``, rows
+            of unit norm. Targets are None if the anchors are compared with each other.
         """
 
-    def embed(self, inputs: Tensor) -> Tensor:
-        """Projections of unit norm, which partitions are found by.
+    def project(self, inputs: Tensor) -> Tensor:
+        """Project images; partitions are found by these projections.
 
         Args:
             inputs: Images, ``(B, C, H, W)``.
 
         Returns:
-            ``(B, D)``.
+            Projections, ``(B, D)``, rows of unit norm.
         """
         return unit_rows(self.neck(self.backbone(inputs))[0])
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the epoch that begins, counted from 0; ``PartitionUpdateHook`` does."""
+        """Set the weight of the penalty for an epoch; ``PartitionUpdateHook`` calls this.
+
+        Args:
+            epoch: The epoch that begins, counted from 0.
+        """
         self.head.set_epoch(epoch)
 
     def loss(
         self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs: Any
     ) -> dict[str, Tensor]:
-        """Loss of a batch; in distributed training of the batches of all ranks together.
+        """Compute the loss of a batch; in distributed training, of the batches of all ranks.
 
         Args:
             inputs: Two views, each ``(B, C, H, W)``.
@@ -99,17 +103,21 @@ class BaseIPIRM(BaseSelfSupervisor, metaclass=ABCMeta):
             **kwargs: Ignored, as in MMPretrain's algorithms.
 
         Returns:
-            See :meth:`~ipirm_mm.models.heads.BaseIPIRMHead.loss`.
+            Losses and values for the log, see
+            :meth:`~ipirm_mm.models.heads.BaseIPIRMHead.loss`.
+
+        Raises:
+            UserError: If ``inputs`` are not two views.
         """
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
             raise UserError(
                 f'{type(self).__name__} needs two views of each image: put '
                 "dict(type='MultiView', num_views=2, ...) into the train pipeline"
             )
-        anchors, targets = self.embed_views((inputs[0], inputs[1]))
-        same = targets is anchors
+        anchors, targets = self.project_views((inputs[0], inputs[1]))
         anchors = _gather_views(anchors)
-        targets = anchors if same else _gather_views(targets)
+        if targets is not None:
+            targets = _gather_views(targets)
         index = gather_batch(sample_indices(data_samples, anchors[0].device))
         return self.head.loss(
             anchors, targets, self.partitions.of(index), self.partitions.num_subsets
@@ -121,11 +129,11 @@ class BaseIPIRM(BaseSelfSupervisor, metaclass=ABCMeta):
         """Features of images, for ``val`` and ``test``.
 
         Args:
-            inputs: Images, ``(B, C, H, W)``; of several views, the first is taken.
-            data_samples: Samples of the images. Defaults to None, which makes new ones.
+            inputs: Images, ``(B, C, H, W)``; of a list of views, the first is used.
+            data_samples: Samples of the images. Defaults to None: new samples are made.
 
         Returns:
-            The samples, each with ``feature``: the pooled backbone feature, ``(C,)``.
+            The samples, each with ``feature``: the pooled backbone feature, ``(D,)``.
         """
         if isinstance(inputs, (list, tuple)):
             inputs = inputs[0]
@@ -147,8 +155,9 @@ class BaseIPIRM(BaseSelfSupervisor, metaclass=ABCMeta):
         Args:
             inputs: Images, ``(B, C, H, W)``, or a list of two views of that shape.
             data_samples: Samples of the images. Defaults to None.
-            mode: ``'tensor'`` (backbone features, of two views the first's), ``'predict'``
-                (see :meth:`predict`) or ``'loss'`` (see :meth:`loss`). Defaults to ``'tensor'``.
+            mode: ``'tensor'`` (backbone features; of two views, those of the first),
+                ``'predict'`` (see :meth:`predict`) or ``'loss'`` (see :meth:`loss`). Defaults to
+                ``'tensor'``.
 
         Returns:
             Features, samples or losses.
@@ -160,7 +169,7 @@ class BaseIPIRM(BaseSelfSupervisor, metaclass=ABCMeta):
         return super().forward(inputs, data_samples, mode)
 
 
-def _gather_views(views: Views) -> Views:
-    """The views of the batches of all ranks; one gather carries both, ``(B, 2, D)``."""
+def _gather_views(views: TwoViews) -> TwoViews:
+    """Gather two views over all ranks; one gather carries both, ``(B, 2, D)``."""
     both = gather_batch(torch.stack(views, 1))
     return both[:, 0], both[:, 1]

@@ -1,4 +1,4 @@
-"""Test-time augmentation: probabilities of several views of an image, merged."""
+"""Test-time augmentation: merge the probabilities of several views of an image."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ VIEW_POLICIES = ('mean', 'gmean', 'tsharpen')
 class ScoreMergingTTA(BaseTTAModel):
     """Merge the probabilities of the views of each image (report Section 4.2, "Other Tricks").
 
-    On a GPU all views of a batch go through the network together; on processors one view at a
-    time, since there larger passes take up to half as long again for each image
-    (``benchmarks/tta.py``: their activations are more than the allocator keeps between passes).
-    Unlike MMPretrain's ``AverageClsScoreTTA`` it sets the label as well, which there remains that
-    of the first view.
+    On a GPU all views of a batch pass through the network together. On processors one view passes
+    at a time: larger passes take up to half as long again per image, because their activations
+    exceed what the allocator keeps between passes (``benchmarks/tta.py``).
+
+    Fault bridged: MMPretrain's ``AverageClsScoreTTA`` keeps the label of the first view. Here the
+    label is that of the merged scores.
 
     .. code-block:: python
 
@@ -35,8 +36,8 @@ class ScoreMergingTTA(BaseTTAModel):
         module: The classifier, or its config.
         policy: ``'mean'``, ``'gmean'`` or ``'tsharpen'``, see
             :func:`~ipirm_mm.functional.merge_scores`. Defaults to ``'mean'``.
-        max_images: Most images in one pass. Defaults to None: on a GPU all views of a batch, and
-            where it has no room for them half as many, and so on; on processors one view.
+        max_images: Maximum number of images per forward pass. Defaults to None: on processors one
+            view of a batch; on a GPU all views, halved whenever the GPU's memory is full.
         **kwargs: Other arguments of MMEngine's ``BaseTTAModel``.
 
     Raises:
@@ -61,10 +62,10 @@ class ScoreMergingTTA(BaseTTAModel):
         """Predict a batch.
 
         Args:
-            data: ``inputs`` and ``data_samples``, each a list over views of a batch.
+            data: ``inputs`` and ``data_samples``, each a list over the views of a batch.
 
         Returns:
-            One sample an image, with the merged ``pred_score`` and its ``pred_label``.
+            One sample per image, with the merged ``pred_score`` and its ``pred_label``.
         """
         return self.merge_preds(list(zip(*self.predict_views(data))))
 
@@ -76,11 +77,11 @@ class ScoreMergingTTA(BaseTTAModel):
             data: As for :meth:`test_step`.
 
         Returns:
-            For each view one sample an image.
+            One list per view, with one sample per image.
         """
         views, samples = data['inputs'], data['data_samples']
         predictions: list[list[DataSample]] = [[] for _ in views]
-        # Views of another size, as of another resize, cannot be stacked with the others.
+        # Only views of one size can be stacked.
         by_shape: dict[Any, list[int]] = {}
         for number, view in enumerate(views):
             by_shape.setdefault(tuple(view[0].shape), []).append(number)
@@ -88,24 +89,26 @@ class ScoreMergingTTA(BaseTTAModel):
             flat = [image for number in numbers for image in views[number]]
             flat_samples = [sample for number in numbers for sample in samples[number]]
             count = len(views[0])
-            predicted = self._predict(flat, flat_samples, self.max_images or self._most(count))
+            predicted = self._predict(
+                flat, flat_samples, self.max_images or self._default_max_images(count)
+            )
             for place, number in enumerate(numbers):
                 predictions[number] = predicted[place * count : (place + 1) * count]
         return predictions
 
-    def _most(self, batch: int) -> int:
-        """Most images in a pass where nothing else is said; a batch has so many."""
+    def _default_max_images(self, batch: int) -> int:
+        """Maximum number of images per forward pass if ``max_images`` is not set."""
         device = next(self.module.parameters()).device
         return batch if device.type == 'cpu' else sys.maxsize
 
     def _predict(
-        self, images: list[Tensor], samples: list[DataSample], most: int
+        self, images: list[Tensor], samples: list[DataSample], max_images: int
     ) -> list[DataSample]:
-        """Predict images of one size, as many in a pass as there is room for."""
+        """Predict images of one size, in passes of at most ``max_images``."""
         predicted: list[DataSample] = []
         while len(predicted) < len(images):
             begin = len(predicted)
-            end = begin + most
+            end = begin + max_images
             chunk = dict(inputs=torch.stack(images[begin:end]), data_samples=samples[begin:end])
             try:
                 predicted += self.module.test_step(chunk)
@@ -113,7 +116,7 @@ class ScoreMergingTTA(BaseTTAModel):
                 size = len(samples[begin:end])
                 if size == 1:
                     raise
-                most = self.max_images = size // 2
+                max_images = self.max_images = size // 2
                 torch.cuda.empty_cache()
         return predicted
 
@@ -121,10 +124,10 @@ class ScoreMergingTTA(BaseTTAModel):
         """Merge predictions.
 
         Args:
-            data_samples_list: For each image a tuple with a sample for each view.
+            data_samples_list: One tuple per image, with one sample per view.
 
         Returns:
-            One sample an image.
+            One sample per image, with the merged ``pred_score`` and its ``pred_label``.
         """
         scores = torch.stack(
             [torch.stack([view.pred_score for view in views]) for views in data_samples_list], 1

@@ -1,0 +1,33 @@
+"""Transforms, registered in ``mmpretrain.registry.TRANSFORMS``."""
+
+from .loading import LoadImage
+from .member_views import MemberViews, member_config
+from .seeded import SeededMultiView, SeededTransforms
+from .tint import PALETTE, TintByFactor, tint
+from .tta import (
+    CROPS,
+    POSITIONS,
+    FiveCrop,
+    HorizontalFlip,
+    PositionCrop,
+    TenCrop,
+    tta_pipeline,
+)
+
+__all__ = [
+    'CROPS',
+    'PALETTE',
+    'POSITIONS',
+    'FiveCrop',
+    'HorizontalFlip',
+    'LoadImage',
+    'MemberViews',
+    'PositionCrop',
+    'SeededMultiView',
+    'SeededTransforms',
+    'TenCrop',
+    'TintByFactor',
+    'member_config',
+    'tint',
+    'tta_pipeline',
+]

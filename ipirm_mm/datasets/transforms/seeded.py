@@ -1,0 +1,140 @@
+"""Random transforms that do not depend on the process, the worker or its history."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform, Compose
+from mmpretrain.datasets.transforms import MultiView
+from mmpretrain.registry import TRANSFORMS
+
+from ipirm_mm.errors import UserError
+
+
+def seed_words(*words: int) -> np.ndarray:
+    """Hash integers to four 32-bit words, the same on every machine."""
+    return np.random.SeedSequence(words).generate_state(4)
+
+
+class _Seeded:
+    """Random draws that depend only on the seed, the epoch, the image and the augmentation.
+
+    Otherwise draws depend on the process, the worker and its history. Two processes would see
+    other images than one, a resumed run other images than an uninterrupted one, and without
+    persistent workers every epoch would repeat the same draws.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Epoch, seed and draw, in shared memory, where persistent workers see them change.
+        self._state = torch.tensor([-1, 0, 0]).share_memory_()
+
+    def set_epoch(self, epoch: int, seed: int = 0, draw: int = 0) -> None:
+        """Set what the random draws depend on, besides the image.
+
+        Args:
+            epoch: The epoch that begins, counted from 0.
+            seed: Seed of the run. Defaults to 0.
+            draw: Number of the augmentation within the epoch, for passes that need several
+                augmentations of an image. Defaults to 0, the augmentation of the training.
+        """
+        self._state.copy_(torch.tensor([epoch, seed, draw]))
+
+    @contextmanager
+    def _draws_of(self, results: dict) -> Iterator[None]:
+        """Seed the global generators for an image, and restore them afterwards."""
+        epoch, seed, draw = self._state.tolist()
+        if epoch < 0:
+            yield
+            return
+        if 'sample_idx' not in results:
+            raise UserError(
+                f'{type(self).__name__} needs sample_idx, which the data set does not set: use a '
+                'data set of MMEngine, or remove the hook that calls set_epoch (SetEpochHook or '
+                'PartitionUpdateHook)'
+            )
+        # OpenMMLab's transforms draw from all three generators. torch.manual_seed would also seed
+        # the accelerators, which is slow and would not be restored below.
+        generator = torch.default_generator
+        states = random.getstate(), np.random.get_state(), generator.get_state()
+        # Draw 0 has no word of its own: it is the augmentation that earlier versions had.
+        extra = (draw,) if draw else ()
+        words = seed_words(seed, epoch, int(results['sample_idx']), *extra)
+        try:
+            random.seed(int(words[0]))
+            np.random.seed(words[1:3])
+            generator.manual_seed(int(words[3]))
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            generator.set_state(states[2])
+
+
+@TRANSFORMS.register_module()
+class SeededTransforms(_Seeded, BaseTransform):
+    """A sequence of transforms whose random draws depend only on seed, epoch and image.
+
+    So a resumed run, or a run on more processes, sees the same images.
+    :class:`~ipirm_mm.engine.hooks.SetEpochHook` passes epoch and seed of the run on to it. Until
+    :meth:`set_epoch` is called, draws come from the global generators.
+
+    **Required keys:** ``sample_idx``, and those of the transforms.
+
+    Args:
+        transforms: Configs of the transforms.
+
+    Raises:
+        UserError: When called after :meth:`set_epoch`, if there is no ``sample_idx``.
+    """
+
+    def __init__(self, transforms: list) -> None:
+        super().__init__()
+        self.transforms = Compose(transforms)
+
+    def transform(self, results: dict) -> dict | None:
+        """Apply the transforms; the result may be None, if one of them rejects the image."""
+        with self._draws_of(results):
+            return self.transforms(results)
+
+
+@TRANSFORMS.register_module()
+class SeededMultiView(_Seeded, MultiView):
+    """MMPretrain's ``MultiView``, whose random draws depend only on seed, epoch and image.
+
+    :class:`~ipirm_mm.engine.hooks.PartitionUpdateHook` or
+    :class:`~ipirm_mm.engine.hooks.SetEpochHook` passes epoch and seed of the run on to it. Until
+    :meth:`set_epoch` is called, draws come from the global generators, as in ``MultiView``.
+
+    **Required keys:** ``sample_idx``, and ``img`` unless the views load it.
+
+    **Modified keys:** ``img``, the list of views.
+
+    Args:
+        transforms: Pipelines of the views, as in ``MultiView``.
+        num_views: Number of views of each pipeline, as in ``MultiView``.
+
+    Raises:
+        UserError: When called after :meth:`set_epoch`, if there is no ``sample_idx``.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Replace ``results['img']`` by the list of views."""
+        with self._draws_of(results):
+            return self._views(results)
+
+    def _views(self, results: dict) -> dict:
+        views = []
+        for transform in self.transforms:
+            # MultiView makes deep copies of everything, which costs more than the crop of a small
+            # image. Transforms replace the image's array or write into it, so it is copied.
+            inputs = dict(results)
+            if 'img' in results:  # otherwise each view loads its own
+                inputs['img'] = results['img'].copy()
+            views.append(transform(inputs)['img'])
+        return {**results, 'img': views}

@@ -1,0 +1,7 @@
+"""Metrics for the evaluators of a config, and the one that ``tools/test.py --out`` adds."""
+
+from .dump_predictions import DumpPredictions
+from .knn_accuracy import KNNAccuracy
+from .teacher_accuracy import TeacherAccuracy
+
+__all__ = ['DumpPredictions', 'KNNAccuracy', 'TeacherAccuracy']

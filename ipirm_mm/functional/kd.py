@@ -1,0 +1,65 @@
+"""Stage II: knowledge distillation of probabilities (report Eq. 4, Table 4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._common import at_least_float32
+
+
+def kl_divergence(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
+) -> Tensor:
+    r"""Kullback-Leibler divergence of class probabilities (report Eq. 4; Hinton et al., 2015).
+
+    The teacher's probabilities are the reference distribution. The report writes
+    :math:`KL(p, q)` with *p* of the student; like most code, it is read here in the order of
+    PyTorch's ``kl_div``, times :math:`T^2`, as Hinton et al. weigh it.
+
+    .. math:: \frac{T^2}{N} \sum_n \sum_c p^t_{nc} (\log p^t_{nc} - \log p^s_{nc}),
+        \quad p = \mathrm{softmax}(z / T)
+
+    Args:
+        student_logits: Logits of the student, ``(N, C)``.
+        teacher_logits: Logits of the teacher, ``(N, C)``.
+        temperature: Temperature *T*. Defaults to 1.
+
+    Returns:
+        Scalar, at least float32.
+
+    Raises:
+        ValueError: If the shapes differ or the temperature is not positive.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f'student_logits {tuple(student_logits.shape)} and teacher_logits '
+            f'{tuple(teacher_logits.shape)} must have the same shape'
+        )
+    if not temperature > 0:
+        raise ValueError(f'temperature must be positive, but is {temperature}')
+    log_student = F.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
+    log_teacher = F.log_softmax(at_least_float32(teacher_logits) / temperature, dim=1)
+    divergence = F.kl_div(log_student, log_teacher, reduction='sum', log_target=True)
+    return divergence * (temperature**2 / max(len(student_logits), 1))
+
+
+def mean_teacher_logits(logits: list[Tensor], temperature: float = 1.0) -> Tensor:
+    """Logits whose softmax at a temperature is the mean of several teachers' probabilities.
+
+    Several teachers are an addition of this package; the report has one.
+
+    Args:
+        logits: Logits of each teacher, ``(N, C)`` each.
+        temperature: Temperature at which the probabilities are averaged. Defaults to 1.
+
+    Returns:
+        ``(N, C)``. With one teacher, its own logits.
+    """
+    if len(logits) == 1:
+        return logits[0]
+    log_p = torch.stack([F.log_softmax(at_least_float32(z) / temperature, dim=1) for z in logits])
+    return temperature * (log_p.logsumexp(0) - math.log(len(logits)))

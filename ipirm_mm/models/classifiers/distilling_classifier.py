@@ -1,0 +1,209 @@
+"""Stage II: a classifier that also learns from a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from ipirm_mm.errors import UserError
+from ipirm_mm.functional import mean_teacher_logits
+
+from ..distillation import (
+    DetachedModules,
+    DistillationLoss,
+    FrozenTeacher,
+    StudentRecorder,
+    collect_outputs,
+    find_stages,
+)
+from ..utils import sample_indices
+
+# Height and width of the image in the dry run, which gives the widths of the features.
+_DRY_RUN = 64
+
+
+@MODELS.register_module()
+class DistillingClassifier(ImageClassifier):
+    r"""MMPretrain's classifier as a student (report Section 3.2, Eq. 5).
+
+    .. math:: L = \alpha L_{ce} + \sum_d \beta_d L_d
+
+    The student is this classifier itself, under the usual names. So its checkpoint is that of a
+    plain ``ImageClassifier``, plus what training needs (``distill_losses.*``). Teachers are
+    outside the module tree: they are in no checkpoint, optimizer, DDP bucket or EMA.
+
+    .. code-block:: python
+
+        model = dict(
+            type='DistillingClassifier',
+            backbone=..., neck=..., head=...,
+            teacher=dict(model='configs/teacher_r50.py', checkpoint='work_dirs/.../epoch_100.pth'),
+            distill_losses=[dict(type='LogitKL', temperature=4.0, loss_weight=0.9)],
+            ce_weight=0.1,
+        )
+
+    Args:
+        backbone: As in ``ImageClassifier``.
+        neck: As in ``ImageClassifier``.
+        head: As in ``ImageClassifier``; required.
+        teacher: Arguments of :class:`~ipirm_mm.models.distillation.FrozenTeacher`: ``model``,
+            ``checkpoint`` and ``batch_statistics``. Or a list of them, one per teacher.
+        distill_losses: Config of a distillation loss, or a list of configs.
+        ce_weight: Weight alpha of the head's own loss. Defaults to 1.
+        predict_teacher: Whether to predict with the teacher too in ``val`` and ``test``, for
+            ``TeacherAccuracy``. Defaults to False.
+        **kwargs: Other arguments of ``ImageClassifier``.
+
+    Raises:
+        UserError: If an option is missing or out of range, or student and teacher cannot be
+            compared.
+    """
+
+    # What remains for inference, see ipirm_mm.models.utils.plain_classifier.
+    student_parts = ('backbone', 'neck', 'head', 'data_preprocessor')
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict | None = None,
+        head: dict | None = None,
+        teacher: dict | Sequence[dict] = (),
+        distill_losses: dict | Sequence[dict] = (),
+        ce_weight: float = 1.0,
+        predict_teacher: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(backbone, neck, head, **kwargs)
+        teachers = [teacher] if isinstance(teacher, dict) else list(teacher)
+        losses = [distill_losses] if isinstance(distill_losses, dict) else list(distill_losses)
+        for name, given in (('teacher', teachers), ('distill_losses', losses)):
+            if not given:
+                raise UserError(f'DistillingClassifier.{name} is missing')
+        if head is None:
+            raise UserError('DistillingClassifier.head is missing: the student is a classifier')
+        if ce_weight < 0:
+            raise UserError(
+                f'DistillingClassifier.ce_weight must not be negative, but is {ce_weight}'
+            )
+        self.ce_weight = ce_weight
+        self.predict_teacher = predict_teacher
+        self.beside = DetachedModules(
+            [
+                FrozenTeacher(**options, student_preprocessor=self.data_preprocessor)
+                for options in teachers
+            ]
+        )
+        self.distill_losses = nn.ModuleList(MODELS.build(loss) for loss in losses)
+        reads_stages = any(loss.reads_stages for loss in self._losses())
+        self._recorder = StudentRecorder(
+            self.head, find_stages(self.backbone) if reads_stages else []
+        )
+        if reads_stages:
+            for frozen in self.beside:
+                frozen.record_stages()
+        self._dry_run()
+        mixes = getattr(self.data_preprocessor, 'batch_augments', None) is not None
+        for loss in self._losses():
+            if mixes and not loss.allows_mixing:
+                raise UserError(
+                    f'{type(loss).__name__} compares whole images, but train_cfg.augments mixes '
+                    'them (Mixup, CutMix): remove one of the two'
+                )
+
+    def _losses(self) -> list[DistillationLoss]:
+        return list(self.distill_losses)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def _dry_run(self) -> None:
+        """Run student and teachers on one image, and build the losses for the shapes."""
+        modes = [(module, module.training) for module in self.modules()]
+        image = torch.zeros(1, 3, _DRY_RUN, _DRY_RUN)
+        self.eval()
+        student = collect_outputs(self, image, self._recorder.stages)
+        teachers = [frozen(image, training=False) for frozen in self.beside]
+        for loss in self._losses():
+            loss.build(student, teachers)
+        for module, mode in modes:
+            module.training = mode
+
+    def init_weights(self) -> None:
+        """Initialize the student, and load the teachers, so that a missing file shows early."""
+        super().init_weights()
+        self._load_teachers()
+
+    def _load_teachers(self) -> None:
+        for number, frozen in enumerate(self.beside):
+            if frozen.load():
+                for loss in self._losses():
+                    if loss.teacher == number:
+                        loss.teacher_loaded(frozen.network)
+
+    def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
+        """Compute the losses of a batch (report Eq. 5).
+
+        Args:
+            inputs: Images, ``(N, C, H, W)``.
+            data_samples: Samples of the images, with labels; for CRD with ``sample_idx``.
+
+        Returns:
+            ``loss_ce``, the head's own loss, and each distillation loss, all multiplied by their
+            weights; and other values that the head logs.
+        """
+        self._load_teachers()
+        # Teachers run first, so that their activations are freed before the student's are kept.
+        teachers = [frozen(inputs) for frozen in self.beside]
+        with self._recorder.recording():
+            features = self.extract_feat(inputs)
+            losses = self.head.loss(features, data_samples)
+        student = self._recorder.take(features)
+        # MMEngine logs the sum of all losses as `loss`.
+        losses['loss_ce'] = losses.pop('loss')
+        for name, value in losses.items():
+            if 'loss' in name:
+                losses[name] = self.ce_weight * value
+        sample_idx = None
+        if all('sample_idx' in sample for sample in data_samples):
+            sample_idx = sample_indices(data_samples, inputs.device)
+        for loss in self._losses():
+            name, number = f'loss_{loss.key}', 2
+            while name in losses:
+                name, number = f'loss_{loss.key}_{number}', number + 1
+            losses[name] = loss.loss_weight * loss(student, teachers, sample_idx)
+        return losses
+
+    def predict(
+        self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs: Any
+    ) -> list[DataSample]:
+        """Predict with the student.
+
+        Args:
+            inputs: Images, ``(N, C, H, W)``.
+            data_samples: Samples of the images. Defaults to None: new samples are made.
+            **kwargs: Arguments of the head's ``predict``.
+
+        Returns:
+            The samples, as ``ImageClassifier`` returns them. With ``predict_teacher`` they also
+            have ``teacher_score``, the mean probabilities of the teachers, ``(C,)``.
+
+        Raises:
+            UserError: If ``predict_teacher`` is on and a teacher has no classifier.
+        """
+        samples = super().predict(inputs, data_samples, **kwargs)
+        if self.predict_teacher:
+            self._load_teachers()
+            outputs = [frozen(inputs, training=False) for frozen in self.beside]
+            logits = [output.logits for output in outputs if output.logits is not None]
+            if len(logits) < len(outputs):
+                raise UserError(
+                    'model.predict_teacher is True, but a teacher is an encoder without a '
+                    'classifier: set it to False, or use a fine-tuned teacher'
+                )
+            for sample, score in zip(samples, mean_teacher_logits(logits).softmax(1)):
+                sample.set_field(score, 'teacher_score', dtype=Tensor)
+        return samples

@@ -1,0 +1,186 @@
+"""An ensemble as a model, for inference by one command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from ipirm_mm.datasets.transforms import member_config
+from ipirm_mm.errors import UserError
+from ipirm_mm.functional import merge_scores
+from ipirm_mm.functional.scores import POLICIES
+
+from ..tta import CROPS, ScoreMergingTTA
+from ..utils import load_classifier
+
+
+@MODELS.register_module()
+class EnsembleClassifier(BaseModel):
+    """Merge the probabilities of several trained classifiers (report Section 4.2, Table 2).
+
+    :class:`~ipirm_mm.datasets.MemberViews` gives each member images of its own resolution, with
+    its own test-time augmentation. There is nothing to train.
+
+    .. code-block:: python
+
+        members = [
+            dict(config='configs/kl_resnest101_330.py', checkpoint='a.pth', crops='ten'),
+            dict(config='configs/kl_seresnext101_330.py', checkpoint='b.pth'),
+        ]
+        model = dict(type='EnsembleClassifier', members=members, policy='tsharpen')
+
+    Args:
+        members: One dict per member with the paths ``config`` and ``checkpoint``, and optionally
+            its test-time augmentation: ``crops`` (``'center'``, ``'flip'``, ``'five'`` or
+            ``'ten'``), ``crop_size``, ``resize`` and ``policy`` (``'mean'``, ``'gmean'`` or
+            ``'tsharpen'``).
+        policy: How to merge the members: ``'mean'``, ``'gmean'``, ``'tsharpen'`` or
+            ``'weighted'``, see :func:`~ipirm_mm.functional.merge_scores`. Defaults to ``'mean'``.
+        weights: Weight of each member for ``policy='weighted'``: numbers, or the file that
+            ``tools/ensemble.py --save-weights`` wrote. Defaults to None.
+        data_preprocessor: Not used; MMEngine passes it, and each member has its own.
+
+    Raises:
+        UserError: If an option is out of range, a file is missing, or members have different
+            classes.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[dict[str, Any]],
+        policy: str = 'mean',
+        weights: Sequence[float] | str | None = None,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        super().__init__()
+        if not members:
+            raise UserError('EnsembleClassifier.members is empty: name at least one')
+        if policy not in POLICIES:
+            raise UserError(
+                f'EnsembleClassifier.policy must be one of {POLICIES}, but is {policy!r}'
+            )
+        if isinstance(weights, str):
+            weights = load_member_weights(weights)
+        if (weights is not None) != (policy == 'weighted'):
+            raise UserError(
+                "EnsembleClassifier.policy 'weighted' needs weights, and no other takes any, but "
+                f'policy is {policy!r} and weights are {weights}'
+            )
+        if weights is not None and len(weights) != len(members):
+            raise UserError(
+                f'EnsembleClassifier has {len(members)} members, but {len(weights)} weights'
+            )
+        self.policy = policy
+        self.weights = weights
+        self.views = [CROPS[m['crops']] if m.get('crops') else 1 for m in members]
+        self.members = nn.ModuleList()
+        for member in members:
+            network = load_classifier(member_config(member), member['checkpoint'])
+            self.members.append(ScoreMergingTTA(network, policy=member.get('policy', 'mean')))
+
+    def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'predict') -> Any:
+        """Predict a batch; there is no other mode.
+
+        Args:
+            inputs: One batch of images per view of each member, not normalized.
+            data_samples: One list of samples per view of each member.
+            mode: ``'predict'``, the default.
+
+        Returns:
+            One sample per image, see :meth:`test_step`.
+
+        Raises:
+            UserError: If the mode is another.
+        """
+        if mode != 'predict':
+            raise UserError(
+                f'an ensemble can only predict, but is called in mode {mode!r}: train its members'
+            )
+        return self.test_step(dict(inputs=inputs, data_samples=data_samples))
+
+    @torch.no_grad()
+    def test_step(self, data: dict[str, Any]) -> list[DataSample]:
+        """Predict a batch.
+
+        Args:
+            data: ``inputs`` and ``data_samples``, each a list over the views of all members, from
+                :class:`~ipirm_mm.datasets.MemberViews`.
+
+        Returns:
+            One sample per image, with the merged ``pred_score`` and its ``pred_label``.
+
+        Raises:
+            UserError: If the number of views is wrong, or members have different classes.
+        """
+        if len(data['inputs']) != sum(self.views):
+            raise UserError(
+                f'the ensemble needs {sum(self.views)} views of each image, but gets '
+                f'{len(data["inputs"])}: give MemberViews in the test pipeline and '
+                'EnsembleClassifier the same members'
+            )
+        predictions, begin = [], 0
+        for member, count in zip(self.members, self.views):
+            part = {key: value[begin : begin + count] for key, value in data.items()}
+            assert isinstance(member, ScoreMergingTTA)
+            predictions.append(member.test_step(part))
+            begin += count
+        merged = self.merge([torch.stack([s.pred_score for s in p]) for p in predictions])
+        return [
+            sample.new().set_pred_score(score).set_pred_label(score.argmax())
+            for sample, score in zip(predictions[0], merged)
+        ]
+
+    val_step = test_step
+
+    def merge(self, scores: list[Tensor]) -> Tensor:
+        """Merge the probabilities of the members.
+
+        Args:
+            scores: Probabilities of each member, ``(N, C)`` each.
+
+        Returns:
+            ``(N, C)``, rows sum to 1.
+
+        Raises:
+            UserError: If the members have different numbers of classes.
+        """
+        classes = [score.shape[1] for score in scores]
+        if len(set(classes)) > 1:
+            raise UserError(
+                f'the members of the ensemble have {classes} classes: members must have the same '
+                'classes'
+            )
+        return merge_scores(torch.stack(scores), self.policy, self.weights)
+
+
+def load_member_weights(path: str) -> list[float]:
+    """Read the weights that ``tools/ensemble.py --save-weights`` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Weight of each member.
+
+    Raises:
+        UserError: If the file is missing, or has no valid weights.
+    """
+    remedy = 'make it by tools/ensemble.py ... --fit ... --save-weights FILE.json'
+    try:
+        with open(path, encoding='utf-8') as stream:
+            weights = json.load(stream)['weights']
+        weights = [float(weight) for weight in weights]
+    except OSError as error:
+        raise UserError(f'there is no file of weights {path}: {remedy}') from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{path} is no file of weights ({error}): {remedy}') from error
+    if not weights or min(weights) < 0 or not sum(weights) > 0:
+        raise UserError(f'{path} has weights {weights}, which must not be negative: {remedy}')
+    return weights

@@ -1,0 +1,26 @@
+"""Stage II: teachers, distillation losses and what they compare."""
+
+from .base import DistillationLoss
+from .crd import CRD
+from .feature_kl import FeatureKL
+from .logit_kl import LogitKL
+from .ofd import OFD
+from .outputs import NetworkOutputs, StudentRecorder, collect_outputs
+from .recorders import PreActivationRecorder, Stage, find_stages
+from .teacher import DetachedModules, FrozenTeacher
+
+__all__ = [
+    'CRD',
+    'OFD',
+    'DetachedModules',
+    'DistillationLoss',
+    'FeatureKL',
+    'FrozenTeacher',
+    'LogitKL',
+    'NetworkOutputs',
+    'PreActivationRecorder',
+    'Stage',
+    'StudentRecorder',
+    'collect_outputs',
+    'find_stages',
+]

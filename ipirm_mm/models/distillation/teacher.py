@@ -1,0 +1,196 @@
+"""A teacher: a frozen network outside the student's module tree."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ipirm_mm.errors import UserError
+
+from ..utils import load_weights
+from .outputs import NetworkOutputs, collect_outputs
+from .recorders import PreActivationRecorder, find_stages
+
+
+class FrozenTeacher(nn.Module):
+    """A network whose weights are loaded and never change (report Section 3.2).
+
+    It stays in ``eval`` mode, so dropout and stochastic depth are off.
+
+    Args:
+        model: Config of the network, or path of a config file that has one: a classifier, or a
+            self-supervised algorithm for losses that need no classes.
+        checkpoint: Path or address of its checkpoint. It is read when training begins, or at the
+            first use.
+        batch_statistics: Whether its batch normalization uses the statistics of the batch in
+            training, as the code of Heo et al. does. The stored statistics never change. Defaults
+            to False.
+        student_preprocessor: The student's data preprocessor. If the teacher's config has another
+            normalization, images are converted to it. Defaults to None: images are not converted.
+
+    Raises:
+        UserError: If the config file does not exist or has no model.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        model: dict | str,
+        checkpoint: str | None,
+        batch_statistics: bool = False,
+        student_preprocessor: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.loaded = False
+        self.batch_statistics = batch_statistics
+        config = _model_config(model)
+        preprocessor = config.pop('data_preprocessor', None)
+        # The checkpoint is loaded later; weights named by the config would be loaded for nothing.
+        for part in (config, config.get('backbone') or {}):
+            part.pop('init_cfg', None)
+            part.pop('pretrained', None)
+        self.network: nn.Module = revert_sync_batchnorm(MODELS.build(config))
+        self.network.requires_grad_(False)
+        # Not chained: `train` and `eval` of some backbones return None.
+        self.network.eval()
+        self.norms = [m for m in self.network.modules() if isinstance(m, _BatchNorm)]
+        for norm in self.norms if batch_statistics else ():
+            # In `training` mode it then uses the statistics of the batch and stores none.
+            norm.track_running_stats = False
+        self.stage_recorders: list[PreActivationRecorder] = []
+        scale, shift, self.flip = _renormalization(student_preprocessor, preprocessor)
+        self.register_buffer('scale', scale)
+        self.register_buffer('shift', shift)
+        self.same_images = not self.flip and bool((scale == 1).all() and (shift == 0).all())
+
+    def record_stages(self) -> None:
+        """Collect the features of its stages from now on.
+
+        Raises:
+            UserError: If the stages of its backbone cannot be found.
+        """
+        if not self.stage_recorders:
+            self.stage_recorders = [
+                PreActivationRecorder(stage) for stage in find_stages(self.network.backbone)
+            ]
+
+    def load(self) -> bool:
+        """Load the checkpoint, unless it is loaded.
+
+        Returns:
+            Whether it was loaded now.
+
+        Raises:
+            UserError: If the checkpoint is missing, or lacks a key of the network.
+        """
+        if self.loaded:
+            return False
+        if not self.checkpoint:
+            raise UserError(
+                'the teacher has no checkpoint: train one, and give it by --cfg-options '
+                'model.teacher.checkpoint=...'
+            )
+        if '://' not in self.checkpoint and not os.path.isfile(self.checkpoint):
+            raise UserError(
+                f'there is no checkpoint {self.checkpoint} for the teacher: train one, or give '
+                'another by --cfg-options model.teacher.checkpoint=...'
+            )
+        load_weights(self.network, self.checkpoint, strict=True)
+        self.loaded = True
+        return True
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor, training: bool = True) -> NetworkOutputs:
+        """Compute its outputs for a batch that is normalized for the student.
+
+        Args:
+            inputs: Images, ``(N, C, H, W)``.
+            training: Whether this is a training step. Defaults to True.
+
+        Returns:
+            The outputs, without gradient.
+        """
+        # `model.to` does not move the teacher, which is outside the module tree.
+        if self.scale.device != inputs.device or self.scale.dtype != inputs.dtype:
+            self.to(inputs.device, inputs.dtype)
+        if not self.same_images:
+            inputs = inputs.flip(1) if self.flip else inputs
+            inputs = inputs * self.scale + self.shift
+        if self.batch_statistics:
+            for norm in self.norms:
+                norm.training = training
+        return collect_outputs(self.network, inputs, self.stage_recorders)
+
+
+class DetachedModules:
+    """Holds teachers outside the module tree: not in ``state_dict``, optimizer, DDP or EMA.
+
+    A deep copy of a student shares its teachers.
+
+    Args:
+        teachers: The teachers.
+    """
+
+    def __init__(self, teachers: list[FrozenTeacher]) -> None:
+        self.teachers = teachers
+
+    def __deepcopy__(self, memo: dict) -> DetachedModules:
+        return self
+
+    def __iter__(self) -> Any:
+        return iter(self.teachers)
+
+
+def _model_config(model: dict | str) -> ConfigDict:
+    """Copy the config of a network, with its data preprocessor."""
+    if not isinstance(model, str):
+        return ConfigDict(copy.deepcopy(model))
+    if not os.path.isfile(model):
+        raise UserError(f'there is no config file {model} of the teacher')
+    config = Config.fromfile(model)
+    if config.get('model') is None:
+        raise UserError(f'{model}, the config of the teacher, has no model')
+    network = config.model
+    if config.get('data_preprocessor') is not None:
+        network.setdefault('data_preprocessor', config.data_preprocessor)
+    return network
+
+
+def _renormalization(
+    student: nn.Module | None, teacher: dict | None
+) -> tuple[Tensor, Tensor, bool]:
+    """Find the conversion of the student's images to the teacher's.
+
+    Returns:
+        Scale and shift, ``(C, 1, 1)`` each, and whether to flip the channels first.
+    """
+    unit = torch.ones(1, 1, 1), torch.zeros(1, 1, 1), False
+    if teacher is None or student is None:
+        return unit
+    if teacher.get('mean') is None:
+        mean, std = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+    else:
+        mean, std = (
+            torch.tensor(teacher[k], dtype=torch.float).view(-1, 1, 1) for k in ('mean', 'std')
+        )
+    own_mean = getattr(student, 'mean', torch.zeros(1, 1, 1)).float()
+    own_std = getattr(student, 'std', torch.ones(1, 1, 1)).float()
+    swaps = any(teacher.get(name) for name in ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr'))
+    own_swaps = bool(
+        getattr(student, 'to_rgb', False) or getattr(student, '_channel_conversion', False)
+    )
+    flip = swaps != own_swaps
+    if flip:  # the student's images are flipped first
+        own_mean, own_std = own_mean.flip(0), own_std.flip(0)
+    return own_std / std, (own_mean - mean) / std, flip

@@ -1,0 +1,139 @@
+"""Load weights, and count the keys, so that a mismatch cannot go unnoticed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.logging import MMLogger
+from mmengine.model import PretrainedInit, update_init_info
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_state_dict
+from mmpretrain.registry import WEIGHT_INITIALIZERS
+from torch import Tensor, nn
+
+from ipirm_mm.errors import UserError
+
+# Prefixes of an encoder's keys in a checkpoint, in the order in which they are tried: alone, in a
+# classifier or algorithm, under DDP, in the repositories of MoCo and SimSiam.
+PREFIXES = ('', 'backbone.', 'module.', 'module.backbone.', 'encoder_q.', 'module.encoder.')
+
+
+class LoadedWeights(NamedTuple):
+    """Number of keys that :func:`load_weights` loaded and did not load.
+
+    Attributes:
+        loaded: Number of the module's keys that were loaded.
+        missing: Keys of the module that the checkpoint lacks, or has in another shape.
+        left_over: Number of keys of the checkpoint that the module lacks.
+    """
+
+    loaded: int
+    missing: list[str]
+    left_over: int
+
+
+def load_weights(
+    module: nn.Module, path: str, prefix: str | None = None, strict: bool = False
+) -> LoadedWeights:
+    """Load a checkpoint into a module, count the keys, and log the counts.
+
+    Args:
+        module: The module, changed in place.
+        path: Path or address of the checkpoint.
+        prefix: Prefix of the module's keys in the checkpoint, such as ``'backbone.'``. Defaults to
+            None: the one of :data:`PREFIXES` that fits most keys.
+        strict: Whether the checkpoint must have every key of the module. Defaults to False.
+
+    Returns:
+        The counts.
+
+    Raises:
+        UserError: If no path is given, no key fits, or, with ``strict``, a key does not fit. The
+            message names keys of both sides.
+    """
+    if not path:
+        raise UserError(f'there is no checkpoint for {type(module).__name__}: give its path')
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    own = module.state_dict()
+
+    def fitting(prefix: str) -> list[str]:
+        return [key for key in own if isinstance(state.get(prefix + key), Tensor)]
+
+    if prefix is None:
+        prefix = max(PREFIXES, key=lambda candidate: len(fitting(candidate)))
+    present = fitting(prefix)
+    # A module's own hooks may convert another shape while it loads, such as a position embedding.
+    other_shape = {
+        key: own[key].clone() for key in present if state[prefix + key].shape != own[key].shape
+    }
+    part = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    if present:
+        load_state_dict(module, part, strict=False, logger='silent')
+    now = module.state_dict()
+    lost = {key for key, value in other_shape.items() if value.equal(now[key])}
+    loaded = [key for key in present if key not in lost]
+    # Old checkpoints have no counter of batches, and nothing depends on it.
+    missing = [
+        key for key in own if key not in set(loaded) and not key.endswith('num_batches_tracked')
+    ]
+    name = type(module).__name__
+    counts = (
+        f'{name}: {len(loaded)} of {len(own)} keys loaded from {path}'
+        + (f' (its {prefix}*)' if prefix else '')
+        + f', {len(missing)} missing, {len(part) - len(present)} left over'
+    )
+    if not loaded or (strict and missing):
+        first = missing[0]
+        what = (
+            f'{first} is {tuple(part[first].shape)}, not {tuple(own[first].shape)}'
+            if first in lost
+            else f'it lacks {prefix}{first}'
+        )
+        raise UserError(
+            f'{path} does not fit {name}: {what}; {len(missing)} of {len(own)} keys do not fit. '
+            f'The checkpoint has {next(iter(state), "nothing")}, ...: give the config that it '
+            'was trained with, or another prefix'
+        )
+    logger = MMLogger.get_current_instance()
+    (logger.warning if missing else logger.info)(
+        counts + (f': {", ".join(missing[:3])}, ...' if missing else '')
+    )
+    return LoadedWeights(len(loaded), missing, len(part) - len(present))
+
+
+@WEIGHT_INITIALIZERS.register_module(name='Pretrained')
+class CheckedPretrained(PretrainedInit):
+    """MMEngine's ``Pretrained``, which counts the keys and refuses a file of which none fits.
+
+    Fault bridged: the original only warns if keys do not match. A linear probe or a distillation
+    then trains to the end on an encoder that was never loaded (mmselfsup issues 330, 690, 724).
+    This class replaces ``init_cfg=dict(type='Pretrained', ...)`` in MMPretrain's scope.
+
+    Args:
+        checkpoint: Path or address of the checkpoint.
+        prefix: Prefix of the module's keys in the checkpoint. Defaults to None: it is found.
+        map_location: Not used; the file is loaded on the processor. MMEngine passes it.
+
+    Raises:
+        UserError: When called, if there is no such file, or no key fits.
+    """
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load the weights into a module.
+
+        Args:
+            module: The module, changed in place.
+        """
+        path = self.checkpoint
+        if '://' not in path and not os.path.isfile(path):
+            raise UserError(
+                f'there is no checkpoint {path} to start {type(module).__name__} from: train the '
+                f'config {Path(path).parent.name or path} first, by tools/train.py, or give '
+                'another by --cfg-options model.backbone.init_cfg.checkpoint=...'
+            )
+        load_weights(module, self.checkpoint, self.prefix)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=self._get_init_info())

@@ -1,0 +1,192 @@
+"""The objective of hard partitions, averaged over blocks of images (report Eq. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ipirm_mm.functional.partition import (
+    SimilarityBlock,
+    balance_term,
+    block_objective,
+    similarity_block,
+)
+
+from .balance import min_subset_size
+
+# Memory limit of the cached similarities, in bytes. Computing the similarities of a block takes
+# as long as ten evaluations of its objective.
+_CACHE_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    r"""Options of the objective; :class:`~ipirm_mm.partition.PartitionSolver` describes them.
+
+    Attributes:
+        num_subsets: Number of subsets *K*. Defaults to 2.
+        temperature: Temperature of the loss. Defaults to 0.5.
+        irm_weight: Weight of the penalty, :math:`\lambda_2`. Defaults to 0.5.
+        penalty: ``'vector'`` or ``'scalar'``. Defaults to ``'vector'``.
+        balance: ``'relaxed'``, ``'strict'`` or ``'none'``. Defaults to ``'relaxed'``.
+        irm_temperature: Temperature of the penalty. Defaults to None: the same as ``temperature``.
+        block_size: Maximum number of images per block. Defaults to 3096.
+    """
+
+    num_subsets: int = 2
+    temperature: float = 0.5
+    irm_weight: float = 0.5
+    penalty: str = 'vector'
+    balance: str = 'relaxed'
+    irm_temperature: float | None = None
+    block_size: int = 3096
+
+
+class BlockedObjective:
+    """The objective of hard partitions of a set of images, averaged over blocks of images.
+
+    The balance term is not averaged over blocks: it counts all images together.
+
+    Args:
+        z1: Projections of the first view, ``(M, N, D)``, M draws of the augmentation.
+        z2: Projections of the second view, ``(M, N, D)``.
+        blocks: Indices of the images of each block, ``(B,)`` long each; every image is in one
+            block.
+        options: Options of the objective.
+
+    Attributes:
+        mean: Mean projection of each image over draws and views, ``(N, D)``, rows of unit norm.
+        order: Indices of the images, block after block, ``(N,)``.
+        min_size: Size below which the solver does not reduce a subset, see
+            :func:`~ipirm_mm.partition.balance.min_subset_size`.
+    """
+
+    def __init__(
+        self, z1: Tensor, z2: Tensor, blocks: Sequence[Tensor], options: ObjectiveOptions
+    ) -> None:
+        self.options = options
+        self.z1, self.z2 = z1, z2
+        self.mean = F.normalize((z1 + z2).sum(0), dim=1)
+        self.blocks = tuple(blocks)
+        self.order = torch.cat(self.blocks)
+        self.min_size = min_subset_size(len(self.mean), options.num_subsets, options.balance)
+        self._cache: dict[int, list[SimilarityBlock]] = {}
+
+    @classmethod
+    def divide(
+        cls, z1: Tensor, z2: Tensor, options: ObjectiveOptions, seed: int
+    ) -> BlockedObjective:
+        """Objective of all images, in random blocks whose sizes differ by one image at most.
+
+        Args:
+            z1: Projections of the first view, ``(M, N, D)``.
+            z2: Projections of the second view, ``(M, N, D)``.
+            options: Options of the objective.
+            seed: Seed of the division.
+        """
+        images = z1.shape[1]
+        num_blocks = max(1, -(-images // options.block_size))
+        if num_blocks == 1:
+            order = torch.arange(images)
+        else:
+            order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+        # Equal sizes, so that no block has a single image. Sorted within each block.
+        blocks = [block.sort().values.to(z1.device) for block in order.tensor_split(num_blocks)]
+        return cls(z1, z2, blocks, options)
+
+    def select(self, blocks: Sequence[Tensor]) -> BlockedObjective:
+        """Objective of some of the images; image ``i`` of it is ``torch.cat(blocks)[i]``.
+
+        Args:
+            blocks: Indices of the images of each block, ``(B,)`` long each.
+        """
+        images = torch.cat(tuple(blocks))
+        positions = torch.arange(len(images), device=images.device)
+        return BlockedObjective(
+            self.z1[:, images],
+            self.z2[:, images],
+            positions.split([len(block) for block in blocks]),
+            self.options,
+        )
+
+    def first_blocks(self, count: int) -> BlockedObjective:
+        """Objective of the first ``count`` blocks; itself if there are no more blocks."""
+        return self if len(self.blocks) <= count else self.select(self.blocks[:count])
+
+    def similarity(self, images: Tensor, draw: int) -> SimilarityBlock:
+        """Similarities of some images, ``(B,)`` indices, in one draw."""
+        return similarity_block(
+            self.z1[draw, images],
+            self.z2[draw, images],
+            self.options.temperature,
+            self.options.irm_temperature,
+            self.options.penalty,
+        )
+
+    def similarities(self, number: int) -> list[SimilarityBlock]:
+        """Similarities of one block, one entry per draw.
+
+        The first blocks stay in the cache, as many as fit. The block that was computed last stays
+        too, until another one is computed.
+        """
+        if number not in self._cache:
+            images, draws = self.blocks[number], len(self.z1)
+            # Two matrices of (2B, 2B) and one of half that size.
+            size = 10 * draws * len(images) ** 2 * self.z1.element_size()
+            while self._cache and (len(self._cache) + 1) * size > _CACHE_BYTES:
+                del self._cache[next(reversed(self._cache))]
+            self._cache[number] = [self.similarity(images, draw) for draw in range(draws)]
+        return self._cache[number]
+
+    def values(self, assignments: Sequence[Tensor]) -> list[float]:
+        """Objective of each of several hard partitions.
+
+        Computes the similarities of each block once for all partitions.
+
+        Args:
+            assignments: Subset of each image, ``(N,)`` long each.
+        """
+        options = self.options
+        weights = [F.one_hot(a, options.num_subsets).to(self.mean.dtype) for a in assignments]
+        values = [float(balance_term(w.mean(0), options.balance)) for w in weights]
+        for number, images in enumerate(self.blocks):
+            similarities = self.similarities(number)
+            share = len(images) / len(self.mean) / len(similarities)
+            for place, w in enumerate(weights):
+                risks = [block_objective(s, w[images], options.irm_weight) for s in similarities]
+                values[place] += share * float(sum(risks))
+        return values
+
+    @torch.enable_grad()
+    def value_and_gradient(self, assignment: Tensor) -> tuple[float, Tensor]:
+        """Objective of a hard partition, and its gradient with respect to the weights.
+
+        Args:
+            assignment: Subset of each image, ``(N,)`` long.
+
+        Returns:
+            The objective, and the gradient ``(N, K)`` at the one-hot weights of the partition.
+        """
+        options = self.options
+        weights = F.one_hot(assignment, options.num_subsets).to(self.mean.dtype).requires_grad_()
+        balance = balance_term(weights.mean(0), options.balance)
+        (gradient,) = (
+            torch.autograd.grad(balance, weights)
+            if balance.requires_grad
+            else (torch.zeros_like(weights),)
+        )
+        value = float(balance.detach())
+        for number, images in enumerate(self.blocks):
+            similarities = self.similarities(number)
+            share = len(images) / len(assignment) / len(similarities)
+            for similarity in similarities:
+                block_weights = weights.detach()[images].requires_grad_()
+                objective = block_objective(similarity, block_weights, options.irm_weight)
+                (block_gradient,) = torch.autograd.grad(share * objective, block_weights)
+                gradient[images] += block_gradient
+                value += share * float(objective.detach())
+        return value, gradient

@@ -1,0 +1,284 @@
+"""Ways to find a partition: strategies of their own, and starts of the local moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ipirm_mm.errors import UserError
+from ipirm_mm.functional.information import normalized_mutual_information
+from ipirm_mm.functional.partition import balance_term, block_objective
+
+from .cluster_search import ClusterObjective, ClusterSearchOptions, search_clusters
+from .expand import expand_to_images
+from .kmeans import kmeans
+from .objective import BlockedObjective
+
+# Two partitions count as the same above this normalized mutual information.
+_SAME_NMI = 0.9
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass
+class Candidate:
+    """A partition that a start found.
+
+    Attributes:
+        assignment: Subset of each image, ``(N,)`` long.
+        name: Name of the start, with a number if it gives several kinds, e.g. ``'pca 1'``.
+        history: Objective after each step. Defaults to an empty list: the start took no steps.
+    """
+
+    assignment: Tensor
+    name: str
+    history: list[float] = field(default_factory=list)
+
+
+# Arguments: the objective, a random generator on the CPU, and a function that takes the fraction
+# done and a text.
+Start = Callable[[BlockedObjective, torch.Generator, Progress], list[Candidate]]
+
+
+def optimize_soft_partition(
+    objective: BlockedObjective,
+    generator: torch.Generator,
+    report: Progress,
+    epochs: int = 61,
+) -> list[Candidate]:
+    """The optimizer of Wang et al. (IP-IRM, NeurIPS 2021; code Wangt-CN/IP-IRM).
+
+    Adam on the logits of a soft partition, with learning rate 0.5, times 0.2 after epochs 5 and
+    35, from standard normal logits. Each epoch divides the images into blocks by a new
+    permutation and takes the next draw of the augmentation. The argmax of the logits of the best
+    epoch is the result.
+
+    Args:
+        objective: The objective. Its division into blocks is used only if there is one block.
+        generator: Random generator; only its initial seed is used, so that the result is the same
+            as a strategy and as a start.
+        report: Called with the fraction done and a text.
+        epochs: Number of epochs. Defaults to 61.
+
+    Returns:
+        One candidate, whose history is the mean soft objective of each epoch.
+    """
+    options = objective.options
+    generator = torch.Generator().manual_seed(generator.initial_seed())
+    draws, images, device = *objective.z1.shape[:2], objective.z1.device
+    logits = torch.randn(images, options.num_subsets, generator=generator).to(objective.z1)
+    logits.requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=0.5)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [5, 35], gamma=0.2)
+    best_value, best_logits = -float('inf'), logits.detach().clone()
+    history = []
+    one_block = images <= options.block_size
+    for epoch in range(epochs):
+        # In one block a permutation only changes the order of the entries of the vector dummy.
+        order = torch.arange(images) if one_block else torch.randperm(images, generator=generator)
+        total = 0.0
+        # The logits that the objective of this epoch was computed with. They are copied block by
+        # block, since each step of Adam changes the logits of all images.
+        used = torch.empty_like(logits)
+        for index in order.to(device).split(options.block_size):
+            used[index] = logits.detach()[index]
+            if len(index) < 2:
+                continue
+            draw = epoch % draws
+            if one_block:
+                similarity = objective.similarities(0)[draw]
+            else:
+                similarity = objective.similarity(index, draw)
+            weights = logits[index].softmax(1)
+            value = block_objective(similarity, weights, options.irm_weight)
+            value = value + balance_term(weights.mean(0), options.balance)
+            optimizer.zero_grad()
+            (-value).backward()
+            optimizer.step()
+            total += float(value.detach()) * len(index)
+        scheduler.step()
+        history.append(total / images)
+        if history[-1] > best_value:
+            best_value, best_logits = history[-1], used
+        report(
+            (epoch + 1) / epochs,
+            f'authors: epoch {epoch + 1}/{epochs}, objective {history[-1]:.4f}',
+        )
+    return [Candidate(best_logits.argmax(1), 'authors', history)]
+
+
+def kmeans_subsets(
+    objective: BlockedObjective, generator: torch.Generator, report: Progress
+) -> list[Candidate]:
+    """k-means with one cluster per subset, on the mean projection of each image."""
+    assignment = kmeans(objective.mean, objective.options.num_subsets, generator)
+    return [Candidate(assignment, 'kmeans')]
+
+
+def random_subsets(
+    objective: BlockedObjective, generator: torch.Generator, report: Progress
+) -> list[Candidate]:
+    """Random subsets whose sizes differ by one image at most."""
+    order = torch.randperm(len(objective.mean), generator=generator).to(objective.mean.device)
+    return [Candidate(order % objective.options.num_subsets, 'random')]
+
+
+def principal_component_subsets(
+    objective: BlockedObjective, generator: torch.Generator, report: Progress
+) -> list[Candidate]:
+    """Quantiles along each of the first three principal components of the mean projections."""
+    mean, num_subsets = objective.mean, objective.options.num_subsets
+    centered = mean - mean.mean(0)
+    # The covariance is (D, D): cheaper than a decomposition of all images.
+    _, vectors = torch.linalg.eigh(centered.T @ centered)
+    candidates = []
+    for number in range(1, min(3, mean.shape[1]) + 1):
+        rank = (centered @ vectors[:, -number]).argsort().argsort()
+        candidates.append(Candidate(rank * num_subsets // len(rank), f'pca {number}'))
+    return candidates
+
+
+def cluster_search_subsets(
+    objective: BlockedObjective,
+    generator: torch.Generator,
+    report: Progress,
+    options: ClusterSearchOptions | None = None,
+) -> list[Candidate]:
+    """k-means into many clusters, then a search over which subset each cluster belongs to.
+
+    The search first looks at a sample of the first block, then, from its results, at the first
+    blocks. Clusters that it has not seen images of are assigned by their means.
+
+    Args:
+        objective: The objective.
+        generator: Random generator, on the CPU.
+        report: Called with the fraction done and a text.
+        options: Options of the search. Defaults to None: those of
+            :class:`~ipirm_mm.partition.cluster_search.ClusterSearchOptions`.
+
+    Returns:
+        The best different partitions of all searches, best first, 8 at most.
+    """
+    options = options or ClusterSearchOptions()
+    num_subsets = objective.options.num_subsets
+    part = objective.first_blocks(options.num_blocks)
+    images = len(part.mean)
+    sample = torch.randperm(images, generator=generator)
+    sample = sample[: min(options.sample_size, len(part.blocks[0]))].sort().values
+    sample = sample.to(part.mean.device)
+    sample_objective = part.select([sample])
+    # Without the large matrices of the vector dummy, which the cluster objective does not use.
+    similarities = [
+        similarity._replace(weighted_after=None, weighted_before=None)
+        for number in range(len(part.blocks))
+        for similarity in part.similarities(number)
+    ]
+    block_images = [block for block in part.blocks for _ in part.z1]  # one entry per draw
+    sample_budget = options.evaluations_per_image * len(sample)
+    # The images of `part`, where it is not the whole objective.
+    known = None if part is objective else objective.order[:images]
+    found: list[tuple[float, Tensor]] = []
+    for number, per_subset in enumerate(options.clusters_per_subset):
+        # On average, at least ten images of the sample per cluster.
+        count = max(num_subsets, min(per_subset * num_subsets, len(sample) // 10))
+        cluster = kmeans(part.mean, count, generator)
+        settings = (count, num_subsets, objective.options.irm_weight, objective.options.balance)
+        on_sample = ClusterObjective(
+            sample_objective.similarities(0)[:1], [cluster[sample]], *settings
+        )
+        on_blocks = ClusterObjective(
+            similarities, [cluster[block] for block in block_images], *settings
+        )
+        assignments = search_clusters(
+            on_sample, generator, sample_objective.min_size, sample_budget, options=options
+        )
+        if len(sample) < images:
+            starts = _distinct_clusters(assignments, cluster, options.max_results)
+            budget = sample_budget * len(sample) // images
+            assignments = search_clusters(
+                on_blocks, generator, part.min_size, budget, starts, options
+            )
+        best = _distinct_clusters(assignments, cluster, options.max_results)
+        values = on_blocks(torch.stack(best)).tolist()
+        expanded = expand_to_images(
+            best, cluster, objective.mean, num_subsets, objective.min_size, known
+        )
+        found += zip(values, expanded)
+        report(
+            (number + 1) / len(options.clusters_per_subset),
+            f'clusters: {count} clusters, {len(assignments)} results',
+        )
+    found.sort(key=lambda result: -result[0])
+    partitions = [assignment for _, assignment in found]
+    return [
+        Candidate(partitions[place], 'clusters')
+        for place in distinct_partitions(partitions, options.max_results)
+    ]
+
+
+def _distinct_clusters(
+    assignments: Sequence[Tensor], cluster: Tensor, max_count: int
+) -> list[Tensor]:
+    """The cluster assignments whose partitions of the images are different."""
+    partitions = [assignment[cluster] for assignment in assignments]
+    return [assignments[place] for place in distinct_partitions(partitions, max_count)]
+
+
+def distinct_partitions(assignments: Sequence[Tensor], max_count: int) -> list[int]:
+    """Select partitions that differ from all earlier ones.
+
+    Two partitions count as the same if their normalized mutual information is above 0.9.
+
+    Args:
+        assignments: Subset of each image, ``(N,)`` each, best first.
+        max_count: Maximum number of partitions to select.
+
+    Returns:
+        Indices of the selected partitions, ascending.
+    """
+    selected: list[int] = []
+    for number, assignment in enumerate(assignments):
+        nmi = (normalized_mutual_information(assignment, assignments[i]) for i in selected)
+        if len(selected) < max_count and not any(float(value) > _SAME_NMI for value in nmi):
+            selected.append(number)
+    return selected
+
+
+def factor_subsets(factor: Tensor | None, num_images: int, num_subsets: int) -> Tensor:
+    """The partition by a known factor of the images.
+
+    Args:
+        factor: Factor of each image, ``(N,)`` integers.
+        num_images: Number of images *N*.
+        num_subsets: Number of subsets *K*.
+
+    Returns:
+        The factor modulo K, ``(N,)`` long.
+
+    Raises:
+        UserError: If ``factor`` is None or its shape is not ``(N,)``.
+    """
+    if factor is None:
+        raise UserError(
+            "PartitionSolver.strategy='factor' needs the factor of each image: have the data "
+            'pipeline set it (TintByFactor) and pack it, PackInputs(meta_keys='
+            "('sample_idx', 'factor'))"
+        )
+    if factor.shape != (num_images,):
+        raise UserError(
+            f'factor must be one integer for each of the {num_images} images, but its shape is '
+            f'{tuple(factor.shape)}'
+        )
+    return factor.long() % num_subsets
+
+
+STARTS: dict[str, Start] = {
+    'authors': optimize_soft_partition,
+    'kmeans': kmeans_subsets,
+    'clusters': cluster_search_subsets,
+    'pca': principal_component_subsets,
+    'random': random_subsets,
+}

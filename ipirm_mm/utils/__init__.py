@@ -1,0 +1,7 @@
+"""Helpers without any knowledge of the method: files, progress, safe unpickling."""
+
+from .io import atomic_open, atomic_write, check_checkpoint
+from .progress import ProgressBar
+from .safe_pickle import safe_load
+
+__all__ = ['ProgressBar', 'atomic_open', 'atomic_write', 'check_checkpoint', 'safe_load']

@@ -1,0 +1,101 @@
+"""The report of a partition: log line, TensorBoard, JSON record and picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.runner import Runner
+from PIL import Image
+from torch import Tensor
+
+from ipirm_mm.datasets import base_dataset
+from ipirm_mm.functional import mutual_information, normalized_mutual_information
+from ipirm_mm.partition import PartitionResult
+from ipirm_mm.utils import atomic_open, atomic_write
+
+from .partition_grid import partition_grid
+from .sample_images import SampleImages
+
+
+def report_partition(
+    runner: Runner, result: PartitionResult, number: int, labels: Mapping[str, Any]
+) -> None:
+    """Log a new partition, and write its figures and a picture of sample images per subset.
+
+    The figures go to the log, to TensorBoard (``partition/*``) and to
+    ``work_dir/partitions/partition_NN.json``, the picture to TensorBoard and to
+    ``partition_NN.png`` beside it.
+
+    Args:
+        runner: The runner of the training, for its log, work folder and training images.
+        result: The partition.
+        number: Number of the partition, from 1.
+        labels: What is known of the images, see :func:`partition_record`.
+    """
+    epoch = runner.epoch
+    record = partition_record(result, number, epoch, labels)
+    sizes = record['sizes']
+    shown = sizes if len(sizes) <= 8 else f'{len(sizes)} from {min(sizes)} to {max(sizes)}'
+    nmi = ', '.join(f'{value:.3f}' for value in result.nmi) or 'none'
+    runner.logger.info(
+        f'Partition {number} before epoch {epoch + 1}: objective {result.objective:.4f}, sizes '
+        f'{shown}, NMI with earlier ones: {nmi}, {result.seconds:.1f} s'
+    )
+    scalars = dict(
+        objective=result.objective,
+        smallest=min(sizes),
+        seconds=result.seconds,
+        highest_nmi=max(result.nmi, default=0.0),
+        **{key: record[key] for key in record if key.endswith(('_class', '_factor'))},
+    )
+    for name, value in scalars.items():
+        runner.visualizer.add_scalar(f'partition/{name}', value, step=epoch)
+    picture = partition_grid(
+        SampleImages(base_dataset(runner.train_dataloader.dataset)),
+        result.assignment.cpu(),
+        title=f'Partition {number}, before epoch {epoch + 1}',
+    )
+    runner.visualizer.add_image(f'partition_{number}', picture, step=epoch)
+    stem = Path(runner.work_dir) / 'partitions' / f'partition_{number:02d}'
+    with atomic_open(stem.with_suffix('.png')) as stream:
+        Image.fromarray(picture).save(stream, format='png')
+    atomic_write(stem.with_suffix('.json'), json.dumps(record, indent=1))
+
+
+def partition_record(
+    result: PartitionResult, number: int, epoch: int, labels: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Collect the figures of a partition, as they are written to its JSON file.
+
+    Args:
+        result: The partition.
+        number: Number of the partition, from 1.
+        epoch: Epoch before which it was found, from 0.
+        labels: ``gt_label`` and ``factor`` of the images, ``(N,)`` long, if they are known, as
+            :func:`~ipirm_mm.evaluation.extract_features` returns them.
+
+    Returns:
+        ``number``, ``epoch``, ``strategy``, ``objective``, ``sizes`` of the subsets,
+        ``nmi_with_earlier`` partitions (normalised mutual information with each), ``seconds``;
+        and for the class and the factor, if they are known, the mutual information in bits
+        (``bits_about_class``) and normalised (``nmi_with_class``).
+    """
+    record: dict[str, Any] = dict(
+        number=number,
+        epoch=epoch,
+        strategy=result.strategy,
+        objective=result.objective,
+        sizes=list(result.sizes),
+        nmi_with_earlier=list(result.nmi),
+        seconds=result.seconds,
+    )
+    for name, key in (('class', 'gt_label'), ('factor', 'factor')):
+        values: Tensor | None = labels.get(key)
+        if values is not None:
+            pair = result.assignment, values.to(result.assignment.device)
+            record[f'bits_about_{name}'] = float(mutual_information(*pair))
+            record[f'nmi_with_{name}'] = float(normalized_mutual_information(*pair))
+    return record

@@ -1,0 +1,227 @@
+"""Train quickstart configs in processes of their own, several at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+ROOT = Path(__file__).resolve().parents[2]
+# An epoch of 500 labelled images takes about a tenth of one of 4,000 images, two views each.
+_LABELLED_EPOCH_COST = 0.1
+
+
+class Run:
+    """One training of a quickstart config, in a process of its own.
+
+    A finished run is reused if nothing that it depends on has changed.
+
+    Args:
+        config: Name of the config, without folder and ending.
+        folder: Work folder.
+        epochs: Number of epochs.
+        seed: Seed.
+        options: Further ``key=value`` for ``--cfg-options``.
+        needs: Runs whose checkpoints this one needs, by the option that names the checkpoint.
+            They are trained first.
+        epoch_cost: Time per epoch relative to other runs, from which the remaining time is
+            estimated. Defaults to 1.
+    """
+
+    def __init__(
+        self,
+        config: str,
+        folder: Path,
+        epochs: int,
+        seed: int,
+        options: Sequence[str] = (),
+        needs: dict[str, Run] | None = None,
+        epoch_cost: float = 1.0,
+    ) -> None:
+        self.config = config
+        self.epoch_cost = epoch_cost
+        self.needs = needs or {}
+        self.epochs = epochs
+        self.folder = folder.resolve()
+        self.checkpoint = self.folder / f'epoch_{epochs}.pth'
+        self.stamp = self.folder / 'fingerprint'
+        self.options = [
+            f'train_cfg.max_epochs={epochs}',
+            f'randomness.seed={seed}',
+            *options,
+            *(f'{key}={run.checkpoint}' for key, run in self.needs.items()),
+        ]
+        self.fingerprint = self._fingerprint()
+        self.done = (
+            self.checkpoint.is_file()
+            and self.stamp.is_file()
+            and self.stamp.read_text() == self.fingerprint
+        )
+        self.reused = self.done
+        self.command = [
+            sys.executable,
+            str(ROOT / 'tools/train.py'),
+            str(self.config_path),
+            '--work-dir',
+            str(self.folder),
+            '--cfg-options',
+            *self.options,
+        ]
+        self.process: subprocess.Popen | None = None
+
+    @property
+    def config_path(self) -> Path:
+        """Path of the config."""
+        return ROOT / f'configs/quickstart/{self.config}.py'
+
+    def _fingerprint(self) -> str:
+        """Hash of everything that the run depends on."""
+        digest = hashlib.sha256(f'{self.options} {torch.__version__}'.encode())
+        digest.update(Config.fromfile(self.config_path).pretty_text.encode())
+        for run in self.needs.values():
+            digest.update(run.fingerprint.encode())
+        for source in sorted((ROOT / 'ipirm_mm').rglob('*.py')):
+            digest.update(source.read_bytes())
+        return digest.hexdigest()
+
+    def start(self, threads: int) -> None:
+        """Start the training from the beginning.
+
+        Args:
+            threads: Number of threads of the process.
+        """
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        with open(self.folder / 'output.log', 'wb') as output:
+            self.process = subprocess.Popen(
+                self.command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, 'OMP_NUM_THREADS': str(threads)},
+            )
+
+    def poll(self) -> bool:
+        """Whether the training has ended.
+
+        Raises:
+            SystemExit: If it failed, with the end of its output.
+        """
+        assert self.process is not None
+        status = self.process.poll()
+        if status is None:
+            return False
+        if status:
+            tail = (self.folder / 'output.log').read_text(errors='replace')[-1500:]
+            raise SystemExit(
+                f'error: {" ".join(self.command)} ended with status {status}:\n{tail}'
+            )
+        self.stamp.write_text(self.fingerprint)
+        self.done = True
+        return True
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records that the training has logged so far."""
+        lines: list[dict[str, Any]] = []
+        for path in sorted(self.folder.glob('*/vis_data/scalars.json')):
+            for line in path.read_text().splitlines():
+                try:
+                    lines.append(json.loads(line))
+                except json.JSONDecodeError:  # a line that is being written
+                    break
+        return lines
+
+    def epochs_done(self) -> float:
+        """Number of epochs that are finished."""
+        if self.done:
+            return self.epochs
+        epochs = [record['epoch'] for record in self.records() if 'loss' in record]
+        return max(epochs, default=1) - 1
+
+
+def train_all(runs: list[Run], console: Console) -> None:
+    """Train all runs that are not finished, one per core but at most two at a time.
+
+    Args:
+        runs: The runs, in the order in which they are started if all they need is there.
+        console: Where progress and the remaining time are shown.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    )
+    slots = min(2, cores)
+    waiting = [run for run in runs if not run.done]
+    running: list[Run] = []
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        TextColumn('{task.percentage:>3.0f} %'),
+        TimeElapsedColumn(),
+        TextColumn('left'),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    try:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(
+                f'training {len(waiting)} networks',
+                total=sum(run.epochs * run.epoch_cost for run in waiting),
+            )
+            todo = list(waiting)
+            while todo or running:
+                while len(running) < slots:
+                    ready = (run for run in todo if all(n.done for n in run.needs.values()))
+                    run = next(ready, None)
+                    if run is None:
+                        break
+                    todo.remove(run)
+                    run.start(max(1, cores // slots))
+                    running.append(run)
+                time.sleep(1)
+                running = [run for run in running if not run.poll()]
+                done = sum(run.epochs_done() * run.epoch_cost for run in waiting)
+                progress.update(task, completed=done)
+    finally:
+        for run in running:
+            if run.process is not None and run.process.poll() is None:
+                run.process.terminate()
+
+
+def distillation_chain(
+    folder: Path, seed: int, students: Sequence[str], epochs: int = 20
+) -> dict[str, Run]:
+    """Encoder, teacher and students of Stage II.
+
+    Args:
+        folder: Work folder.
+        seed: Seed of every run.
+        students: Configs of the students; ``student_scratch`` and ``student_finetuned`` are the
+            controls without a teacher.
+        epochs: Epochs of the encoder. Defaults to 20.
+
+    Returns:
+        The runs by the names of their configs.
+    """
+    encoder = Run('ipirm_simclr_bn', folder / 'ipirm_simclr_bn', epochs, seed)
+    from_encoder = {'model.backbone.init_cfg.checkpoint': encoder}
+    cost = _LABELLED_EPOCH_COST
+    teacher = Run('teacher', folder / 'teacher', 300, seed, needs=from_encoder, epoch_cost=cost)
+    runs = dict(ipirm_simclr_bn=encoder, teacher=teacher)
+    for student in students:
+        needs: dict[str, Run] = {}
+        if student != 'student_scratch':
+            needs.update(from_encoder)
+            if student != 'student_finetuned':
+                needs['model.teacher.checkpoint'] = teacher
+        runs[student] = Run(student, folder / student, 100, seed, needs=needs, epoch_cost=cost)
+    return runs

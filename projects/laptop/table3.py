@@ -1,0 +1,147 @@
+"""The rows of the report's Table 3 at a laptop's scale, over several seeds, with controls.
+
+    apt-get install dataset-fashion-mnist
+    python projects/laptop/table3.py
+
+Trains each method on 10,000 tinted images of Fashion-MNIST without labels, and a supervised
+network from scratch on 500 labelled images; then fits linear classifiers to the 500 labelled
+images and tests on the original 10,000 test images. Writes the table to
+work_dirs/table3/table3.md. Finished runs are reused if nothing that they depend on has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from evaluation import evaluate_encoder, load, mean_and_range, save_table, tinted_features
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmpretrain import get_model
+from rich.console import Console
+from runs import ROOT, Run, train_all
+
+from ipirm_mm import cli
+from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER, read_fashion_mnist
+
+# Name of the row, config.
+METHODS = (
+    ('SimCLR', 'simclr'),
+    ('SimCLR, penalty alone', 'penalty_only'),
+    ('SimCLR, random partition', 'random_partition'),
+    ('SimCLR + IP-IRM, report', 'ipirm_simclr_report'),
+    ('SimCLR + IP-IRM, ours', 'ipirm_simclr'),
+    ('SimSiam', 'simsiam'),
+    ('SimSiam, penalty alone', 'simsiam_penalty_only'),
+    ('SimSiam, random partition', 'simsiam_random_partition'),
+    ('SimSiam + IP-IRM, report', 'ipirm_simsiam_report'),
+    ('SimSiam + IP-IRM, ours', 'ipirm_simsiam'),
+)
+COLUMNS = (
+    ('name', 'method'),
+    ('probe', 'linear probe'),
+    ('shifted', 'linear probe, colour shifted'),
+    ('knn', 'k-NN'),
+    ('colour', 'colour read out'),
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/table3'),
+        help='folder of the runs (default: work_dirs/table3)',
+    )
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', default=[0, 1, 2], help='seeds (default: 0 1 2)'
+    )
+    parser.add_argument(
+        '--images', type=int, default=10000, help='number of unlabelled images (default: 10000)'
+    )
+    parser.add_argument(
+        '--epochs', type=int, default=20, help='epochs of self-supervised training (default: 20)'
+    )
+    parser.add_argument(
+        '--data-root',
+        default=DEBIAN_FOLDER,
+        help=f'folder of the IDX files (default: {DEBIAN_FOLDER})',
+    )
+    return parser.parse_args()
+
+
+def supervised(models: tuple[Any, Any], test_set: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Evaluate supervised networks.
+
+    Args:
+        models: One trained with colours independent of the class, and one with colours that follow
+            the class for 90 % of the images.
+        test_set: Arguments of ``FashionMNIST50`` for the test images.
+    """
+    correct = {}
+    for name, model in zip(('probe', 'shifted'), models):
+        test = tinted_features(model, test_set, 0.0, 3)
+        with torch.no_grad():
+            correct[name] = (model.head.fc(test['x']).argmax(1) == test['y']).float()
+    return correct
+
+
+def main() -> None:
+    args = parse_args()
+    console = Console()
+    read_fashion_mnist(args.data_root, 'train')  # fails here if the files are missing
+    data = [
+        'train_dataloader.dataset.split=full',
+        f'train_dataloader.dataset.data_root={args.data_root}',
+        f'train_dataloader.dataset.indices={args.images}',
+    ]
+    tied = 'train_dataloader.dataset.pipeline.0.follow=0.9'
+    runs: dict[str, list[tuple[Run, ...]]] = {'supervised': []}
+    for seed in args.seeds:
+        folder = args.work_dir / f'seed_{seed}'
+        pair = (
+            Run('supervised', folder / 'supervised', 100, seed),
+            Run('supervised', folder / 'supervised_tied', 100, seed, [tied]),
+        )
+        runs['supervised'].append(pair)
+        for name, config in METHODS:
+            run = Run(config, folder / config, args.epochs, seed, data)
+            runs.setdefault(name, []).append((run,))
+    # Seed by seed, so that half the time gives a complete table of half the seeds.
+    by_seed = zip(*runs.values())
+    train_all([run for row in by_seed for pair in row for run in pair], console)
+
+    MMLogger.get_instance('table3', log_level='ERROR')
+    test_set = dict(split='full_test', data_root=args.data_root)
+    config = Config.fromfile(ROOT / 'configs/quickstart/simclr.py')
+    rows = []
+    with console.status('evaluating'):
+        results: dict[str, list[dict[str, torch.Tensor]]] = {'untrained': []}
+        for seed in args.seeds:
+            torch.manual_seed(seed)
+            untrained = get_model(config, device='cpu')
+            untrained.init_weights()
+            results['untrained'].append(evaluate_encoder(untrained, test_set))
+        for name, by_seed in runs.items():
+            results[name] = [
+                supervised((load(pair[0]), load(pair[1])), test_set)
+                if name == 'supervised'
+                else evaluate_encoder(load(pair[0]), test_set)
+                for pair in by_seed
+            ]
+    for name, by_seed in results.items():
+        row: dict[str, Any] = dict(name=name)
+        for key in by_seed[0]:
+            row[key] = mean_and_range([100 * float(result[key].mean()) for result in by_seed])
+        rows.append(row)
+    save_table(args.work_dir / 'table3.md', rows, COLUMNS)
+    print(f'\n{args.work_dir}/table3.md: mean over seeds {args.seeds} (lowest to highest)')
+
+
+if __name__ == '__main__':
+    cli.run(main)

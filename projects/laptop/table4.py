@@ -1,0 +1,100 @@
+"""The report's Table 4 at a laptop's scale, over several seeds, with controls.
+
+    python projects/laptop/table4.py
+
+For each seed: Stage I on the embedded images, a teacher fine-tuned from its encoder, and the same
+student from scratch, from Stage I without a teacher, and with each distillation loss. Writes the
+table to work_dirs/table4/table4.md. Finished runs are reused if nothing that they depend on has
+changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from evaluation import (
+    correct_rate,
+    draw_scores,
+    gain_cells,
+    load,
+    mean_and_range,
+    save_table,
+)
+from mmengine.logging import MMLogger
+from rich.console import Console
+from runs import distillation_chain, train_all
+
+from ipirm_mm import cli
+
+# Name of the row, config.
+STUDENTS = (
+    ('student from scratch', 'student_scratch'),
+    ('student from Stage I', 'student_finetuned'),
+    ('KL, logits', 'student_kl'),
+    ('KL, features', 'student_feature_kl'),
+    ('OFD, all stages', 'student_ofd'),
+    ('OFD, last stage', 'student_ofd_last'),
+    ('CRD', 'student_crd'),
+    ('CRD with KL', 'student_crd_kl'),
+)
+CONTROL = 'student_finetuned'
+COLUMNS = (
+    ('name', 'student'),
+    ('accuracy', 'accuracy'),
+    ('gain', 'gain over "from Stage I"'),
+    ('above', 'seeds with a gain'),
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/table4'),
+        help='folder of the runs (default: work_dirs/table4)',
+    )
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4], help='seeds (default: 0 1 2 3 4)'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    console = Console()
+    chains = [
+        distillation_chain(args.work_dir / f'seed_{seed}', seed, [name for _, name in STUDENTS])
+        for seed in args.seeds
+    ]
+    train_all([run for chain in chains for run in chain.values()], console)
+
+    MMLogger.get_instance('table4', log_level='ERROR')
+    test_set = dict(split=['val', 'test'])
+    with console.status('evaluating'):
+        accuracy = {
+            name: np.array(
+                [
+                    100 * float(correct_rate(*draw_scores(load(chain[name]), test_set)).mean())
+                    for chain in chains
+                ]
+            )
+            for name in ('teacher', *(name for _, name in STUDENTS))
+        }
+    rows = []
+    for title, name in (('teacher, 300 epochs', 'teacher'), *STUDENTS):
+        row = dict(name=title, accuracy=mean_and_range(accuracy[name]))
+        if name.startswith('student') and name != CONTROL:
+            row |= gain_cells(accuracy[name], accuracy[CONTROL])
+        rows.append(row)
+    path = args.work_dir / 'table4.md'
+    save_table(path, rows, COLUMNS)
+    print(f'\n{path}: mean over seeds {args.seeds} (lowest to highest)')
+
+
+if __name__ == '__main__':
+    cli.run(main)

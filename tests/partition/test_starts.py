@@ -1,0 +1,138 @@
+"""The starts of the solver, one by one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ipirm_mm.errors import UserError
+from ipirm_mm.partition.cluster_search import ClusterSearchOptions
+from ipirm_mm.partition.objective import BlockedObjective, ObjectiveOptions
+from ipirm_mm.partition.starts import (
+    STARTS,
+    cluster_search_subsets,
+    distinct_partitions,
+    factor_subsets,
+    kmeans_subsets,
+    optimize_soft_partition,
+    principal_component_subsets,
+    random_subsets,
+)
+
+# One search instead of twelve.
+ONE_SEARCH = ClusterSearchOptions(clusters_per_subset=(5,), evaluations_per_image=10)
+
+
+def build(images=100, width=4, num_subsets=2, block_size=1000):
+    """Two groups far apart along one direction, and small noise."""
+    generator = torch.Generator().manual_seed(0)
+    group = torch.randperm(images, generator=generator) % 2
+    base = 0.3 * torch.randn(images, width, generator=generator)
+    base[:, 0] += 2 * group - 1
+    noise = 0.1 * torch.randn(2, 1, images, width, generator=generator)
+    z1, z2 = F.normalize(base + noise, dim=3)
+    options = ObjectiveOptions(num_subsets, block_size=block_size)
+    return BlockedObjective.divide(z1, z2, options, seed=0), group
+
+
+def same_partition(assignment, group):
+    return torch.equal(assignment, group) or torch.equal(assignment, 1 - group)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def ignore(fraction, text):
+    pass
+
+
+@pytest.mark.parametrize('name', sorted(STARTS))
+@pytest.mark.parametrize('num_subsets', [2, 3])
+def test_every_start_gives_partitions(name, num_subsets):
+    objective, _ = build(images=40, num_subsets=num_subsets)
+    candidates = STARTS[name](objective, generator(), ignore)
+    assert candidates
+    for candidate in candidates:
+        assert candidate.name.startswith(name)
+        assert candidate.assignment.shape == (40,) and candidate.assignment.dtype == torch.long
+        assert candidate.assignment.unique().tolist() == list(range(num_subsets))
+
+
+@pytest.mark.parametrize('start', [kmeans_subsets, principal_component_subsets])
+def test_two_groups_are_found(start):
+    objective, group = build()
+    assert same_partition(start(objective, generator(), ignore)[0].assignment, group)
+
+
+@pytest.mark.parametrize(
+    'width,expected', [(2, ['pca 1', 'pca 2']), (4, ['pca 1', 'pca 2', 'pca 3'])]
+)
+def test_principal_components(width, expected):
+    objective, _ = build(width=width, num_subsets=3)
+    candidates = principal_component_subsets(objective, generator(), ignore)
+    assert [candidate.name for candidate in candidates] == expected
+    for candidate in candidates:
+        assert torch.bincount(candidate.assignment).tolist() == [34, 33, 33]
+
+
+def test_random_subsets_have_equal_sizes():
+    objective, _ = build(num_subsets=3)
+    first, second, other = (
+        random_subsets(objective, generator(seed), ignore)[0].assignment for seed in (1, 1, 2)
+    )
+    assert torch.bincount(first).tolist() == [34, 33, 33]
+    assert torch.equal(first, second) and not torch.equal(first, other)
+
+
+def test_soft_optimizer_depends_on_the_initial_seed_only():
+    objective, _ = build(images=30)
+    used = generator(4)
+    torch.randn(10, generator=used)
+    seen = []
+    (first,) = optimize_soft_partition(objective, generator(4), ignore, epochs=5)
+    (second,) = optimize_soft_partition(
+        objective, used, lambda fraction, text: seen.append(fraction), epochs=5
+    )
+    assert torch.equal(first.assignment, second.assignment) and first.history == second.history
+    assert len(first.history) == 5
+    assert seen == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
+
+
+@pytest.mark.parametrize('block_size', [1000, 40])
+def test_cluster_search(block_size):
+    objective, group = build(block_size=block_size)
+    candidates = cluster_search_subsets(objective, generator(), ignore, ONE_SEARCH)
+    assert 1 <= len(candidates) <= 8
+    assert same_partition(candidates[0].assignment, group), candidates[0]
+    for candidate in candidates:
+        assert torch.bincount(candidate.assignment, minlength=2).min() >= objective.min_size
+
+
+def test_cluster_search_of_the_first_blocks_gives_all_images_a_subset():
+    objective, group = build(block_size=20)
+    options = ClusterSearchOptions(
+        clusters_per_subset=(5,), evaluations_per_image=10, num_blocks=2, sample_size=15
+    )
+    best, *_ = cluster_search_subsets(objective, generator(), ignore, options)
+    assert len(best.assignment) == 100
+    assert (best.assignment == group).double().mean().sub(0.5).abs() > 0.45
+
+
+def test_distinct_partitions():
+    even = torch.arange(40) % 2
+    half = torch.arange(40) // 20
+    thirds = torch.arange(40) % 3
+    partitions = [even, 1 - even, half, even, thirds]
+    assert distinct_partitions(partitions, 8) == [0, 2, 4]
+    assert distinct_partitions(partitions, 2) == [0, 2]
+
+
+def test_factor_is_taken_modulo_the_number_of_subsets():
+    found = factor_subsets(torch.tensor([0, 1, 5, 3], dtype=torch.uint8), 4, 3)
+    assert found.tolist() == [0, 1, 2, 0] and found.dtype == torch.long
+    with pytest.raises(UserError, match='needs the factor of each image'):
+        factor_subsets(None, 4, 3)
+    with pytest.raises(UserError, match=r'each of the 4 images, but its shape is \(3,\)'):
+        factor_subsets(torch.zeros(3), 4, 3)

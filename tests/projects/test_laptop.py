@@ -1,0 +1,107 @@
+"""The experiments at a laptop's scale: their help, when a run is reused, and their figures."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from rich.console import Console
+
+FOLDER = Path(__file__).resolve().parents[2] / 'projects/laptop'
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield
+    for name in ('runs', 'evaluation'):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize('name', ['demo', 'table2', 'table3', 'table4'])
+def test_help(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', [f'{name}.py', '--help'])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(FOLDER / f'{name}.py'), run_name='__main__')
+    assert stop.value.code == 0
+    assert f'python projects/laptop/{name}.py' in capsys.readouterr().out
+
+
+def test_a_finished_run_is_reused_until_something_changes(tmp_path):
+    from runs import Run, train_all
+
+    def encoder(seed=0, options=()):
+        return Run('simclr', tmp_path / 'encoder', 2, seed, options)
+
+    run = encoder()
+    assert not run.done
+    run.folder.mkdir()
+    torch.save({}, run.checkpoint)
+    assert not encoder().done  # no fingerprint: it may have been stopped
+    run.stamp.write_text(run.fingerprint)
+    assert encoder().done and encoder().reused and encoder().epochs_done() == 2
+    assert not encoder(seed=1).done
+    assert not encoder(options=['train_dataloader.batch_size=8']).done
+    student = Run('teacher', tmp_path / 'teacher', 3, 0, needs={'a.b': encoder()})
+    other = Run('teacher', tmp_path / 'teacher', 3, 0, needs={'a.b': encoder(seed=1)})
+    assert student.fingerprint != other.fingerprint
+    assert student.command[-1] == f'a.b={run.checkpoint}'
+    train_all([encoder()], Console(quiet=True))  # there is nothing to do
+
+
+def test_chain_of_stage_2(tmp_path):
+    from runs import distillation_chain
+
+    students = ['student_scratch', 'student_finetuned', 'student_kl']
+    chain = distillation_chain(tmp_path, 0, students)
+    assert list(chain) == ['ipirm_simclr_bn', 'teacher', *students]
+    needs = {name: set(run.needs.values()) for name, run in chain.items()}
+    encoder, teacher = chain['ipirm_simclr_bn'], chain['teacher']
+    assert needs['teacher'] == {encoder} and needs['student_scratch'] == set()
+    assert needs['student_finetuned'] == {encoder}
+    assert needs['student_kl'] == {encoder, teacher}
+
+
+def test_a_student_is_loaded_without_its_teacher(tmp_path):
+    from evaluation import draw_scores, load
+    from runs import Run
+
+    run = Run('student_kl', tmp_path, 1, 0)
+    config = Config.fromfile(run.config_path)
+    from ipirm_mm.models.utils import plain_classifier
+
+    model = MODELS.build(plain_classifier(config))
+    torch.save(dict(state_dict=model.state_dict()), run.checkpoint)
+    loaded = load(run)
+    assert type(loaded).__name__ == 'ImageClassifier'
+    scores, labels = draw_scores(loaded, dict(split='test', indices=20))
+    flipped, _ = draw_scores(loaded, dict(split='test', indices=20), 'flip')
+    assert scores.shape == flipped.shape == (4, 20, 10) and labels.shape == (20,)
+    torch.testing.assert_close(flipped.sum(2), torch.ones(4, 20))
+    assert not torch.allclose(scores, flipped)
+
+
+def test_figures():
+    from evaluation import correct_rate, gain_cells, mean_and_range, merge_draws
+
+    assert mean_and_range([45.04, 46.26, 44.9]) == '45.4 (44.9 to 46.3)'
+    values, reference = np.array([1.0, 2.0, 3.0]), np.array([2.0, 1.0, 1.0])
+    assert gain_cells(values, reference) == dict(gain='+0.7 (-1.0 to +2.0)', above='2 of 3')
+    scores = torch.eye(3)[torch.tensor([[0, 1, 2], [0, 0, 0]])]
+    assert correct_rate(scores, torch.tensor([0, 1, 0])).tolist() == [1, 0.5, 0.5]
+    members = torch.stack([scores, scores.roll(1, 2)])
+    torch.testing.assert_close(merge_draws(members), members.mean(0))
+
+
+def test_table_as_markdown(tmp_path, capsys):
+    from evaluation import save_table
+
+    save_table(tmp_path / 'new/t.md', [dict(a='x', b='1')], [('a', 'name'), ('b', 'value')])
+    assert (tmp_path / 'new/t.md').read_text() == '| name | value |\n| --- | --- |\n| x | 1 |\n'
+    assert 'name  value' in capsys.readouterr().out

@@ -1,0 +1,133 @@
+"""Files that are written whole or not at all, checks of checkpoints, and pickles without code."""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from ipirm_mm.errors import UserError
+from ipirm_mm.utils import atomic_open, atomic_write, check_checkpoint, safe_load
+
+
+def test_atomic_write(tmp_path):
+    path = tmp_path / 'new/folder/a.txt'
+    atomic_write(path, 'grün')
+    assert path.read_bytes() == 'grün'.encode()
+    atomic_write(str(path), b'\x00\x01')
+    assert path.read_bytes() == b'\x00\x01'
+    assert os.listdir(path.parent) == ['a.txt']
+
+
+def test_a_write_that_fails_leaves_the_earlier_file(tmp_path):
+    path = tmp_path / 'a.bin'
+    with pytest.raises(RuntimeError, match='in the middle'), atomic_open(path) as stream:
+        stream.write(b'half')
+        raise RuntimeError('in the middle')
+    assert os.listdir(tmp_path) == []
+    atomic_write(path, b'whole')
+    with pytest.raises(RuntimeError), atomic_open(path) as stream:
+        stream.write(b'half')
+        stream.flush()
+        assert path.read_bytes() == b'whole'  # nobody sees the half
+        raise RuntimeError
+    assert path.read_bytes() == b'whole' and os.listdir(tmp_path) == ['a.bin']
+
+
+def test_a_full_disk_leaves_the_earlier_file(tmp_path, monkeypatch):
+    path = tmp_path / 'a.bin'
+    atomic_write(path, b'whole')
+
+    def replace(source, target):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', replace)
+    with pytest.raises(OSError, match='No space left'):
+        atomic_write(path, b'other')
+    assert path.read_bytes() == b'whole' and os.listdir(tmp_path) == ['a.bin']
+
+
+def test_check_checkpoint(tmp_path):
+    path = tmp_path / 'a.pth'
+    with pytest.raises(UserError, match=f'^there is no checkpoint {path} of x: train it$'):
+        check_checkpoint(str(path), ' of x: train it')
+    torch.save(dict(a=torch.zeros(1000)), path)
+    check_checkpoint(str(path))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match=r'a.pth is truncated \(2,000 bytes\)'):
+        check_checkpoint(str(path))
+    path.write_bytes(b'')
+    with pytest.raises(UserError, match=r'a.pth is truncated \(0 bytes\)'):
+        check_checkpoint(str(path))
+    check_checkpoint(None)
+    check_checkpoint('https://download.openmmlab.com/a.pth')
+
+
+def reload(value, protocol=pickle.DEFAULT_PROTOCOL):
+    return safe_load(io.BytesIO(pickle.dumps(value, protocol)))
+
+
+@pytest.mark.parametrize('protocol', [2, 3, 4])
+def test_safe_load_reads_tensors_arrays_and_numbers(protocol):
+    value = [
+        dict(score=torch.rand(3), label=torch.tensor([2]), path='a.png', size=(4, 5.0, None)),
+        collections.OrderedDict(array=np.arange(6.0).reshape(2, 3), number=np.float32(0.5)),
+        dict(bytes=b'\x00\xff', flag=True),
+    ]
+    found = reload(value, protocol)
+    assert torch.equal(found[0]['score'], value[0]['score'])
+    assert torch.equal(found[0]['label'], value[0]['label'])
+    assert found[0]['path'] == 'a.png' and found[0]['size'] == (4, 5.0, None)
+    assert np.array_equal(found[1]['array'], value[1]['array']) and found[1]['number'] == 0.5
+    assert found[2] == value[2]
+
+
+class Runs:
+    """Pickled as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    'call,name',
+    [
+        (Runs(os.mkdir, 'evil'), r'posix.mkdir'),
+        (Runs(eval, '1'), 'builtins.eval'),
+        (Runs(getattr, 'a', 'upper'), 'builtins.getattr'),
+        (Runs(torch.load, 'evil.pth'), 'torch.serialization.load'),
+        (Runs(np.load, 'evil.npy'), 'numpy.*load'),
+    ],
+)
+def test_safe_load_runs_no_function_of_a_file(call, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(pickle.UnpicklingError, match=f'{name} is not allowed'):
+        reload([call])
+    assert os.listdir(tmp_path) == []
+
+
+def test_safe_load_does_not_run_a_pickle_within_a_tensor(tmp_path, monkeypatch):
+    """The storage of a tensor is a file of torch.save, which could hold another pickle."""
+    monkeypatch.chdir(tmp_path)
+    inner = io.BytesIO()
+    torch.save(Runs(os.mkdir, 'evil'), inner)
+    outer = Runs(torch.storage._load_from_bytes, inner.getvalue())
+    with pytest.raises(pickle.UnpicklingError):
+        reload(outer)
+    assert os.listdir(tmp_path) == []
+
+
+def test_safe_load_encodes_only_bytes():
+    import codecs
+
+    assert reload(Runs(codecs.encode, 'aÿ', 'latin1')) == b'a\xff'
+    with pytest.raises(pickle.UnpicklingError, match='encoding rot13'):
+        reload(Runs(codecs.encode, 'a', 'rot13'))
