@@ -6,17 +6,22 @@ STAMP := $(VENV)/installed
 # The maintained fork of the OpenMMLab packages, for test-all.
 ONEDL := .venv-onedl
 export MPLBACKEND := Agg
+# Two processes of one thread each: faster on two cores than one process of two threads. Tests that
+# share a trained model stay together (see tests/conftest.py). In one process, as a debugger needs
+# it: make test ARGS='-n 0 -k NAME'.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=10
+test test-all: export OMP_NUM_THREADS := 1
 
 .PHONY: help demo test test-all lint format clean
 
 help:
 	@echo 'make demo      train SimCLR, IP-IRM and controls on the embedded images; table and page'
-	@echo 'make test      the tests that take minutes at most'
+	@echo "make test      all tests but the slow ones, in minutes; some: make test ARGS='-k NAME'"
 	@echo 'make test-all  all tests, also with the maintained fork (onedl-*), in a second .venv'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make clean     remove .venv, .venv-onedl and work_dirs'
 
-# Made anew when the pins change.
+# Made again when the pins change.
 $(STAMP): requirements/pinned.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo 'error: the pinned versions need Python 3.11 or newer; name one: make PYTHON=python3.11' >&2; exit 1; }
@@ -32,10 +37,10 @@ demo: $(STAMP)
 	@$(BIN)/python -W ignore tools/demo.py $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -m 'not slow' $(ARGS)
+	$(PYTEST) -m 'not slow' $(ARGS)
 
 test-all: $(STAMP) $(ONEDL)/installed
-	IPIRM_ONEDL_PYTHON=$(ONEDL)/bin/python $(BIN)/python -m pytest -q $(ARGS)
+	IPIRM_ONEDL_PYTHON=$(ONEDL)/bin/python $(PYTEST) $(ARGS)
 
 $(ONEDL)/installed: requirements/onedl.txt
 	@echo 'Installing the fork into $(ONEDL) (once) ...'

@@ -1,10 +1,52 @@
-"""Registers everything once, and keeps threads few, so that runs are alike on all machines."""
+"""How the tests are run: threads, workers, and the training that test modules share."""
 
-import torch
-from mmpretrain.utils import register_all_modules
+from __future__ import annotations
 
-import ipirm_mm  # noqa: F401
+import warnings
+from pathlib import Path
 
-# What `default_scope` of a config does: names within transforms are looked up in MMPretrain.
-register_all_modules(init_default_scope=True)
-torch.set_num_threads(min(2, torch.get_num_threads()))
+import pytest
+
+pytest.register_assert_rewrite('helpers')
+
+HERE = Path(__file__).parent
+# Fixtures that train. Tests that need the same one run in the same worker of pytest-xdist, so that
+# nothing is trained twice; all other tests go to any worker.
+TRAINED = ('stage_one', 'chain', 'classifiers')
+
+
+def pytest_configure(config):
+    """Register everything once, as `default_scope` of a config does: MMPretrain's names first."""
+    if config.getoption('dist', 'no') != 'no' and not hasattr(config, 'workerinput'):
+        return  # the process that deals tests out to the workers of pytest-xdist runs none
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Fail to import', UserWarning)  # mmcv-lite lacks ops
+        import torch
+        from mmpretrain.utils import register_all_modules
+
+        import ipirm_mm  # noqa: F401
+
+        register_all_modules(init_default_scope=True)
+    # One per worker, so that two workers do not wait for each other's threads on two cores.
+    torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    # Whole tools before units: short tests at the end leave no worker waiting for the other.
+    items.sort(key=lambda item: item.path.parent != HERE)
+    for item in items:
+        for name in TRAINED:
+            if name in item.fixturenames:
+                item.add_marker(pytest.mark.xdist_group(name))
+                break
+
+
+@pytest.fixture(scope='session')
+def stage_one(tmp_path_factory):
+    """The folder of an uninterrupted run of five epochs: partitions before epochs 3 and 5."""
+    from helpers import train_stage_one
+
+    work_dir = tmp_path_factory.mktemp('stage_one')
+    train_stage_one(work_dir, 'train_cfg.max_epochs=5')
+    return work_dir

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-import runpy
-import subprocess
-import sys
-from pathlib import Path
 
 import mmcv
-import mmpretrain
 import numpy as np
 import pytest
 import torch
+from helpers import MIM, ROOT, fails_with, launch, run_tool
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
-from test_end_to_end import ROOT, free_port, run
 from torchvision.transforms.functional import ten_crop
 
 from ipirm_mm.datasets import FashionMNIST50
@@ -26,35 +20,16 @@ from ipirm_mm.evaluation import load_predictions
 from ipirm_mm.functional import merge_scores
 from ipirm_mm.models.tta import plain_classifier
 
-STOCK = Path(mmpretrain.__file__).parent / '.mim' / 'configs/resnet/resnet18_8xb32_in1k.py'
+STOCK = MIM / 'configs/resnet/resnet18_8xb32_in1k.py'
 SCRATCH = ROOT / 'configs/quickstart/student_scratch.py'
 CLASSES = ('n01440764', 'n01443537', 'n01484850')
 
 
 def tool(name, *arguments, check=True):
-    """Run a tool: one with MMEngine's runner in a process of its own, the others in this one."""
-    if name in ('train', 'test'):
-        return run(sys.executable, '-W', 'ignore', f'tools/{name}.py', *arguments, check=check)
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        patch.setattr(sys, 'argv', [f'tools/{name}.py', *map(str, arguments)])
-        patch.setattr(sys, 'stdout', out)
-        patch.setattr(sys, 'stderr', err)
-        try:
-            runpy.run_path(f'tools/{name}.py', run_name='__main__')
-        except SystemExit as stop:
-            status = stop.code
-    assert not check or status == 0, out.getvalue()[-3000:] + err.getvalue()[-3000:]
-    return subprocess.CompletedProcess(name, status, out.getvalue(), err.getvalue())
+    return run_tool(f'tools/{name}.py', *arguments, check=check)
 
 
-def fails_with(finished, message):
-    assert finished.returncode == 1, finished.stderr[-2000:]
-    assert message in finished.stderr and 'Traceback' not in finished.stderr
-
-
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def stock(tmp_path_factory):
     """A tiny ImageNet of the true layout, and random weights of MMPretrain's ResNet-18."""
     folder = tmp_path_factory.mktemp('stock')
@@ -78,20 +53,18 @@ def stock(tmp_path_factory):
     return folder
 
 
-def predict_stock(stock, out, *flags, launcher=(), check=True):
-    command = [sys.executable, '-W', 'ignore', 'tools/test.py', STOCK, stock / 'resnet18.pth']
-    environment = {}
-    if launcher:
-        command = ['bash', 'tools/dist_test.sh', STOCK, stock / 'resnet18.pth', *launcher]
-        environment['PORT'] = free_port()
+def predict_stock(stock, out, *flags, processes=1, check=True):
     options = [
         f'test_dataloader.dataset.data_root={stock / "imagenet"}',
         'test_dataloader.batch_size=2',
         'test_dataloader.num_workers=0',
     ]
     where = ['--out', out, '--work-dir', stock / 'run']
-    command += [*flags, *where, '--cfg-options', *options]
-    finished = run(*command, check=check, **environment)
+    given = [STOCK, stock / 'resnet18.pth', *flags, *where, '--cfg-options', *options]
+    if processes == 1:
+        finished = tool('test', *given, check=check)
+    else:
+        finished = launch('test', processes, *given)
     return load_predictions(str(out)) if check else finished
 
 
@@ -99,7 +72,7 @@ def test_tta_on_an_untouched_config_of_mmpretrain(stock, tmp_path):
     """On one process and on two, with the same scores, which are those of the views, merged."""
     flags = ['--tta-crops', 'ten', '--tta-policy', 'tsharpen']
     one = predict_stock(stock, tmp_path / 'one.pkl', *flags)
-    two = predict_stock(stock, tmp_path / 'two.pkl', *flags, launcher=[2])
+    two = predict_stock(stock, tmp_path / 'two.pkl', *flags, processes=2)
     assert len(one.images) == 6 and one.scores.shape == (6, 1000)
     assert one.images == two.images and torch.equal(one.labels, two.labels)
     torch.testing.assert_close(one.scores, two.scores, rtol=1e-5, atol=1e-7)
@@ -138,10 +111,10 @@ def test_what_tta_refuses(stock, tmp_path):
         assert finished.returncode == 2 and message in finished.stderr
 
 
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
+@pytest.fixture(scope='session')
+def classifiers(tmp_path_factory):
     """Two classifiers, by the configs of two students, of two seeds, trained shortly."""
-    folder = tmp_path_factory.mktemp('trained')
+    folder = tmp_path_factory.mktemp('classifiers')
     for seed, name in enumerate(('a', 'b')):
         tool(
             'train',
@@ -166,8 +139,8 @@ def accuracy_of(finished, row):
     return line[len(str(row)) :].split()
 
 
-def test_ensemble_of_files(trained, tmp_path):
-    a, b = trained / 'a_test.pkl', trained / 'b_test.pkl'
+def test_ensemble_of_files(classifiers, tmp_path):
+    a, b = classifiers / 'a_test.pkl', classifiers / 'b_test.pkl'
     out = tmp_path / 'out.pkl'
     finished = tool('ensemble', a, b, '--policy', 'tsharpen', '--out', out)
     one, two, both = map(load_predictions, map(str, (a, b, out)))
@@ -187,9 +160,9 @@ def test_ensemble_of_files(trained, tmp_path):
     assert accuracy_of(finished, 'ensemble of 2, mean')[4:] == ['+0.00', '+0.00', 'to', '+0.00']
 
 
-def test_weights_are_fitted_on_another_split_saved_and_used_again(trained, tmp_path):
-    members = [trained / 'a_test.pkl', trained / 'b_test.pkl']
-    val = [trained / 'a_val.pkl', trained / 'b_val.pkl']
+def test_weights_are_fitted_on_another_split_saved_and_used_again(classifiers, tmp_path):
+    members = [classifiers / 'a_test.pkl', classifiers / 'b_test.pkl']
+    val = [classifiers / 'a_val.pkl', classifiers / 'b_val.pkl']
     weights, out, again = (tmp_path / name for name in ('w.json', 'one.pkl', 'two.pkl'))
     tool('ensemble', *members, '--fit', *val, '--save-weights', weights, '--out', out)
     record = json.loads(weights.read_text())
@@ -214,12 +187,14 @@ def test_weights_are_fitted_on_another_split_saved_and_used_again(trained, tmp_p
     assert not wrong.exists()
 
 
-def test_ensemble_runs_checkpoints_itself(trained, tmp_path):
-    members = [f'{SCRATCH}:{trained / name / "epoch_8.pth"}' for name in ('a', 'b')]
+def test_ensemble_runs_checkpoints_itself(classifiers, tmp_path):
+    members = [f'{SCRATCH}:{classifiers / name / "epoch_8.pth"}' for name in ('a', 'b')]
     out = tmp_path / 'out.pkl'
     where = ['--work-dir', tmp_path / 'run', '--out', out]
     tool('ensemble', *members, '--fit', *where)
-    files = [trained / f'{name}_{split}.pkl' for split in ('test', 'val') for name in ('a', 'b')]
+    files = [
+        classifiers / f'{name}_{split}.pkl' for split in ('test', 'val') for name in ('a', 'b')
+    ]
     again = tmp_path / 'again.pkl'
     tool('ensemble', *files[:2], '--fit', *files[2:], '--out', again)
     assert torch.equal(load_predictions(str(out)).scores, load_predictions(str(again)).scores)
@@ -228,10 +203,10 @@ def test_ensemble_runs_checkpoints_itself(trained, tmp_path):
     fails_with(tool('ensemble', SCRATCH, check=False), 'is a config: give its checkpoint too')
 
 
-def test_ensemble_as_a_config(trained, tmp_path):
+def test_ensemble_as_a_config(classifiers, tmp_path):
     """One command gives what files of predictions with the same flips give."""
     config = tmp_path / 'ensemble.py'
-    checkpoints = [str(trained / name / 'epoch_8.pth') for name in ('a', 'b')]
+    checkpoints = [str(classifiers / name / 'epoch_8.pth') for name in ('a', 'b')]
     config.write_text(
         f'_base_ = [{str(ROOT / "configs/quickstart/ensemble.py")!r}]\n'
         f'members = [dict(config={str(SCRATCH)!r}, checkpoint=path, crops="flip")'
@@ -257,18 +232,16 @@ def test_ensemble_as_a_config(trained, tmp_path):
     fails_with(tool('test', SCRATCH, check=False), 'is no ensemble: give its checkpoint')
 
 
-def test_search_gives_what_the_test_tool_gives(trained, tmp_path):
-    checkpoint = trained / 'a/epoch_8.pth'
+def test_search_gives_what_the_test_tool_gives(classifiers, tmp_path):
+    checkpoint = classifiers / 'a/epoch_8.pth'
     search = ['search_tta', SCRATCH, checkpoint, '--work-dir', tmp_path, '--rows', '99']
     finished = tool(*search, '--crop-size', '24', '26')
     lines = [line.split() for line in finished.stdout.splitlines()]
     rows = {tuple(line[1:4]): line[4] for line in lines if len(line) == 9 and line[0] == '-'}
     assert len(rows) == 2 * 10
     plain = next(line for line in lines if line[2:4] == ['as', 'configured'])
-    assert (
-        plain[5]
-        == f'{100 * float(load_predictions(str(trained / "a_val.pkl")).hits().double().mean()):.2f}'
-    )  # noqa: E501
+    hits = load_predictions(str(classifiers / 'a_val.pkl')).hits()
+    assert plain[5] == f'{100 * float(hits.double().mean()):.2f}'
     for size, crops, policy in (('24', 'ten', 'gmean'), ('26', 'flip', 'mean')):
         out = tmp_path / 'x.pkl'
         flags = ['--tta-crops', crops, '--tta-policy', policy, '--tta-crop-size', size]
@@ -317,14 +290,14 @@ def test_a_submission_for_images_without_labels(stock, tmp_path):
     assert rows[1:] == [[f'img_{n}.JPEG', str(label)] for n, label in enumerate(labels)]
 
 
-def test_image_demo(trained, tmp_path):
+def test_image_demo(classifiers, tmp_path):
     data = FashionMNIST50('test')
     folder = tmp_path / 'images'
     (folder / 'deep').mkdir(parents=True)
     for name, index in (('a.png', 0), ('a.bmp', 200), ('deep/b.png', 450)):
         Image.fromarray(data.get_data_info(index)['img']).save(folder / name)
     out = tmp_path / 'out'
-    checkpoint = trained / 'a/epoch_8.pth'
+    checkpoint = classifiers / 'a/epoch_8.pth'
     flags = ['--out-dir', out, '--topk', '3', '--tta-crops', 'flip']
     finished = tool('image_demo', folder, SCRATCH, checkpoint, *flags)
     rows = list(csv.DictReader((out / 'scores.csv').open()))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT, STAGE_ONE, fails_with, run_python, run_tool
 from mmengine.config import Config
 from PIL import Image
 
@@ -18,59 +18,28 @@ from ipirm_mm import cli
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import normalized_mutual_information
 
-ROOT = Path(__file__).resolve().parents[1]
+run = partial(run_tool, check=False)
 
 
-def run(*command):
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+@pytest.mark.parametrize('start', [run_tool, pytest.param(run_python, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('tool', ['train', 'test', 'demo', 'table2', 'table3', 'table4'])
+def test_help(tool, start):
+    """Also in a new process: a tool itself imports all that it needs."""
+    assert '--work-dir' in start(f'tools/{tool}.py', '--help').stdout
 
 
-def fails_with(finished, *messages):
-    assert finished.returncode == 1, finished.stderr[-2000:]
-    for message in messages:
-        assert message in finished.stderr
-    assert 'Traceback' not in finished.stderr
-
-
-def test_help():
-    for tool in ('train', 'test', 'demo', 'table2', 'table3', 'table4'):
-        assert '--work-dir' in run(f'tools/{tool}.py', '--help').stdout
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    """A checkpoint with two partitions, of a short training."""
-    folder = tmp_path_factory.mktemp('trained')
-    finished = run(
-        'tools/train.py',
-        'configs/quickstart/ipirm_simclr_report.py',
-        '--work-dir',
-        folder,
-        '--cfg-options',
-        'train_dataloader.dataset.indices=320',
-        'train_dataloader.batch_size=64',
-        'train_cfg.max_epochs=3',
-        'custom_hooks.0.interval=1',
-        'custom_hooks.1.interval=10',
-    )
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    return folder / 'epoch_3.pth'
+@pytest.fixture
+def trained(stage_one):
+    """A checkpoint with two partitions."""
+    return stage_one / 'epoch_5.pth'
 
 
 SHOW = 'tools/analysis/show_partition.py'
-REPORT = 'configs/quickstart/ipirm_simclr_report.py'
 
 
 def test_show_partition(trained, tmp_path):
     option = ('--cfg-options', 'train_dataloader.dataset.indices=320')
-    finished = run(SHOW, REPORT, trained, '--out', tmp_path, *option)
+    finished = run(SHOW, STAGE_ONE, trained, '--out', tmp_path, *option)
     assert finished.returncode == 0, finished.stderr[-2000:]
     lines = finished.stdout.splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith('partition'))
@@ -85,7 +54,7 @@ def test_show_partition(trained, tmp_path):
     assert lines[start + 3].split()[-1] == f'{nmi:.3f}'
     assert len(list(tmp_path.glob('partition_*.png'))) == 2
     fails_with(
-        run(SHOW, REPORT, trained), 'divide 320 images, but the training set of', 'has 4000'
+        run(SHOW, STAGE_ONE, trained), 'divide 320 images, but the training set of', 'has 4000'
     )
 
 
@@ -93,12 +62,12 @@ def test_show_partition_of_a_checkpoint_without_any(trained, tmp_path):
     state = torch.load(trained)['state_dict']
     plain = {key: value for key, value in state.items() if not key.startswith('partitions')}
     torch.save(plain, tmp_path / 'plain.pth')
-    fails_with(run(SHOW, REPORT, tmp_path / 'plain.pth'), 'plain.pth holds no partitions')
+    fails_with(run(SHOW, STAGE_ONE, tmp_path / 'plain.pth'), 'plain.pth holds no partitions')
 
 
 def test_benchmark_ssl(trained, tmp_path):
     tool, config = 'tools/benchmark_ssl.py', 'configs/quickstart/simclr.py'
-    other = tmp_path / 'epoch_3.pth'
+    other = tmp_path / 'epoch_5.pth'
     state = torch.load(trained)['state_dict']
     torch.save(state, other)
     finished = run(tool, config, trained, other)
