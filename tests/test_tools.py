@@ -22,10 +22,14 @@ run = partial(run_tool, check=False)
 
 
 @pytest.mark.parametrize('start', [run_tool, pytest.param(run_python, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('tool', ['train', 'test', 'demo', 'table2', 'table3', 'table4'])
+@pytest.mark.parametrize(
+    'tool',
+    ['tools/train.py', 'tools/test.py']
+    + [f'projects/laptop/{name}.py' for name in ('demo', 'table2', 'table3', 'table4')],
+)
 def test_help(tool, start):
     """Also in a new process: a tool itself imports all that it needs."""
-    assert '--work-dir' in start(f'tools/{tool}.py', '--help').stdout
+    assert '--work-dir' in start(tool, '--help').stdout
 
 
 @pytest.fixture
@@ -84,7 +88,7 @@ def test_benchmark_ssl(trained, tmp_path):
         run(tool, config, other),
         f'{other} does not fit SmallConvNet: it lacks backbone.layers.0.conv.weight; 1 of 9 keys',
     )
-    fails_with(run(tool, 'configs/simclr_r50.py', trained), 'data/vipriors', 'which is no folder')
+    fails_with(run(tool, 'configs/simclr_r50.py', trained), 'data/vipriors', 'which is not a folder')
 
 
 def test_missing_files_are_named(tmp_path):
