@@ -18,7 +18,7 @@ from torchvision.transforms.functional import ten_crop
 from ipirm_mm.datasets import FashionMNIST50
 from ipirm_mm.evaluation import load_predictions
 from ipirm_mm.functional import merge_scores
-from ipirm_mm.models.tta import plain_classifier
+from ipirm_mm.models.utils import plain_classifier
 
 STOCK = MIM / 'configs/resnet/resnet18_8xb32_in1k.py'
 SCRATCH = ROOT / 'configs/quickstart/student_scratch.py'

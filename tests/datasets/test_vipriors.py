@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import run_tool
 from PIL import Image
 
 from ipirm_mm.datasets import VIPriors
 from ipirm_mm.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ('n01440764', 'n01443537', 'n02099601')
 SHAPE = dict(num_classes=3, per_class=2)
 
@@ -47,20 +44,7 @@ def imagenet(tmp_path):
 
 
 def convert(*arguments, check=True):
-    finished = subprocess.run(
-        [
-            sys.executable,
-            '-W',
-            'ignore',
-            ROOT / 'tools/dataset_converters/vipriors.py',
-            *map(str, arguments),
-        ],
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert not check or finished.returncode == 0, finished.stderr
-    return finished
+    return run_tool('tools/dataset_converters/vipriors.py', *arguments, check=check)
 
 
 def names(dataset):
