@@ -34,7 +34,7 @@ $(STAMP): requirements/pinned.txt setup.cfg pyproject.toml
 	@touch $(STAMP)
 
 demo: $(STAMP)
-	@$(BIN)/python -W ignore tools/demo.py $(ARGS)
+	@$(BIN)/python -W ignore projects/laptop/demo.py $(ARGS)
 
 test: $(STAMP)
 	$(PYTEST) -m 'not slow' $(ARGS)

@@ -9,41 +9,28 @@ by IP-IRM (Stage I), and then distils (Stage II).
 
 Importing the package checks which packages are installed, works around their faults (see
 :mod:`ipirm_mm.compat`), registers everything in ``mmpretrain.registry``, and makes its models
-known to ``mmpretrain.list_models`` and ``mmpretrain.get_model``. In a config:
+known to ``mmpretrain.list_models`` and ``mmpretrain.get_model``. Where MMEngine is not installed,
+only :mod:`ipirm_mm.functional` and :mod:`ipirm_mm.partition` can be used. In a config:
 
 .. code-block:: python
 
     custom_imports = dict(imports=['ipirm_mm'], allow_failed_imports=False)
 """
 
-from . import compat
+import importlib.util
+
+from . import compat, functional, partition
 from .version import __version__
 
-compat.check_packages()
-compat.apply_bridges()
+__all__ = ['__version__', 'compat', 'functional', 'partition']
 
-from . import (  # noqa: E402
-    datasets,
-    engine,
-    evaluation,
-    functional,
-    models,
-    partition,
-    resources,
-    visualization,
-)
+# Without MMEngine there is nothing to register in, but the method works on tensors:
+# `ipirm_mm.functional` and `ipirm_mm.partition` need PyTorch only.
+if importlib.util.find_spec('mmengine') is not None:
+    compat.check_packages()
+    compat.apply_bridges()
 
-resources.register_models()
+    from . import datasets, engine, evaluation, models, resources, visualization
 
-__all__ = [
-    '__version__',
-    'compat',
-    'datasets',
-    'engine',
-    'evaluation',
-    'functional',
-    'models',
-    'partition',
-    'resources',
-    'visualization',
-]
+    resources.register_models()
+    __all__ += ['datasets', 'engine', 'evaluation', 'models', 'resources', 'visualization']

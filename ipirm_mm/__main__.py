@@ -15,6 +15,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from .compat import check_packages
 from .resources import resource_root
 
 
@@ -45,6 +46,10 @@ def main() -> None:
         near = difflib.get_close_matches(name, tools, n=1)
         hint = f'did you mean {near[0]}? ' if near else ''
         sys.exit(f'error: there is no tool {name}: {hint}`python -m ipirm_mm` lists all tools')
+    try:
+        check_packages()
+    except ImportError as error:
+        sys.exit(f'error: {error}')
     sys.argv = [str(tools[name]), *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name='__main__')
 

@@ -148,9 +148,11 @@ def test_ensemble_of_files(classifiers, tmp_path):
     torch.testing.assert_close(both.scores, expected)
     assert both.images[:2] == ['test/0', 'test/1']
     for row, member in ((a, one), (b, two), ('ensemble of 2, tsharpen', both)):
-        accuracy = 100 * float(member.hits().double().mean())
+        accuracy = 100 * float(member.correct().double().mean())
         assert accuracy_of(finished, row)[0] == f'{accuracy:.2f}'
-    gain = 100 * float(both.hits().double().mean() - max(one.hits().sum(), two.hits().sum()) / 500)
+    gain = 100 * float(
+        both.correct().double().mean() - max(one.correct().sum(), two.correct().sum()) / 500
+    )
     assert f'{gain:+.2f}' in accuracy_of(finished, 'ensemble of 2, tsharpen')
     differ = 100 * float((one.scores.argmax(1) != two.scores.argmax(1)).double().mean())
     assert f'for {differ:.1f} % of the' in finished.stdout
@@ -240,13 +242,13 @@ def test_search_gives_what_the_test_tool_gives(classifiers, tmp_path):
     rows = {tuple(line[1:4]): line[4] for line in lines if len(line) == 9 and line[0] == '-'}
     assert len(rows) == 2 * 10
     plain = next(line for line in lines if line[2:4] == ['as', 'configured'])
-    hits = load_predictions(str(classifiers / 'a_val.pkl')).hits()
+    hits = load_predictions(str(classifiers / 'a_val.pkl')).correct()
     assert plain[5] == f'{100 * float(hits.double().mean()):.2f}'
     for size, crops, policy in (('24', 'ten', 'gmean'), ('26', 'flip', 'mean')):
         out = tmp_path / 'x.pkl'
         flags = ['--tta-crops', crops, '--tta-policy', policy, '--tta-crop-size', size]
         tool('test', SCRATCH, checkpoint, '--val', *flags, '--out', out, '--work-dir', tmp_path)
-        accuracy = 100 * float(load_predictions(str(out)).hits().double().mean())
+        accuracy = 100 * float(load_predictions(str(out)).correct().double().mean())
         assert rows[size, crops, policy] == f'{accuracy:.2f}'
     again = tool(*search, '--crop-size', '24')
     assert again.stdout.count('probabilities of an earlier run') == 2

@@ -1,8 +1,10 @@
-"""How the package is built: small files, and imports that run one way; read, not imported."""
+"""How the package is built: small files, and imports that run one way."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,3 +97,32 @@ def test_functional_needs_no_openmmlab():
             if module in MODULES:
                 todo.append(module)
     assert len(seen) > 4
+
+
+def test_functional_and_partition_need_pytorch_only():
+    """Where MMEngine is not installed; simulated by a finder that knows none of OpenMMLab."""
+    script = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('mmengine', 'mmcv', 'mmpretrain'):
+            raise ModuleNotFoundError(name)
+
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == 'mmengine' else find_spec(name)
+sys.meta_path.insert(0, Hidden())
+import torch
+import ipirm_mm
+from ipirm_mm.functional import subset_contrastive_risks
+from ipirm_mm.partition import PartitionSolver
+z = torch.nn.functional.normalize(torch.randn(2, 24, 8), dim=2)
+found = PartitionSolver(strategy='kmeans').solve(*z)
+print(subset_contrastive_risks(*z, found.assignment[None], 2).loss.shape)
+assert not {'mmengine', 'mmcv', 'mmpretrain'} & sys.modules.keys()
+"""
+    finished = subprocess.run(
+        [sys.executable, '-c', script], cwd=PACKAGE.parent, capture_output=True, text=True
+    )
+    assert finished.stdout == 'torch.Size([1, 2])\n', finished.stderr

@@ -22,10 +22,14 @@ run = partial(run_tool, check=False)
 
 
 @pytest.mark.parametrize('start', [run_tool, pytest.param(run_python, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('tool', ['train', 'test', 'demo', 'table2', 'table3', 'table4'])
+@pytest.mark.parametrize(
+    'tool',
+    ['tools/train.py', 'tools/test.py']
+    + [f'projects/laptop/{name}.py' for name in ('demo', 'table2', 'table3', 'table4')],
+)
 def test_help(tool, start):
     """Also in a new process: a tool itself imports all that it needs."""
-    assert '--work-dir' in start(f'tools/{tool}.py', '--help').stdout
+    assert '--work-dir' in start(tool, '--help').stdout
 
 
 @pytest.fixture
@@ -87,7 +91,7 @@ def test_benchmark_ssl(trained, tmp_path):
     fails_with(
         run(tool, 'configs/baselines/simclr_r50.py', trained),
         'data/vipriors',
-        'which is no folder',
+        'which is not a folder',
     )
 
 
