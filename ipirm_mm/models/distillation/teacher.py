@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.resources import find_config
+from ipirm_mm.utils import check_checkpoint
 
 from ..utils import load_weights
 from .outputs import NetworkOutputs, collect_outputs
@@ -102,11 +102,11 @@ class FrozenTeacher(nn.Module):
                 'the teacher has no checkpoint: train one, and give it by --cfg-options '
                 'model.teacher.checkpoint=...'
             )
-        if '://' not in self.checkpoint and not os.path.isfile(self.checkpoint):
-            raise UserError(
-                f'there is no checkpoint {self.checkpoint} for the teacher: train one, or give '
-                'another by --cfg-options model.teacher.checkpoint=...'
-            )
+        check_checkpoint(
+            self.checkpoint,
+            ' for the teacher: train one, or give another by --cfg-options '
+            'model.teacher.checkpoint=...',
+        )
         load_weights(self.network, self.checkpoint, strict=True)
         self.loaded = True
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from mmpretrain.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.utils import check_checkpoint
 
 # Prefixes of an encoder's keys in a checkpoint, in the order in which they are tried: alone, in a
 # classifier or algorithm, under DDP, in the repositories of MoCo and SimSiam.
@@ -128,12 +128,12 @@ class CheckedPretrained(PretrainedInit):
             module: The module, changed in place.
         """
         path = self.checkpoint
-        if '://' not in path and not os.path.isfile(path):
-            raise UserError(
-                f'there is no checkpoint {path} to start {type(module).__name__} from: train the '
-                f'config {Path(path).parent.name or path} first, by tools/train.py, or give '
-                'another by --cfg-options model.backbone.init_cfg.checkpoint=...'
-            )
+        check_checkpoint(
+            path,
+            f' to start {type(module).__name__} from: train the config '
+            f'{Path(path).parent.name or path} first, by tools/train.py, or give another by '
+            '--cfg-options model.backbone.init_cfg.checkpoint=...',
+        )
         load_weights(module, self.checkpoint, self.prefix)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())
