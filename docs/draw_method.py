@@ -160,7 +160,7 @@ def stage_1(ax: Axes) -> None:
     text(ax, 600, 198, equation, 15.5)
     words = (
         'Eq. 3: loss and penalty as high as possible:\n'
-        'a split along a semantic (here colour) that\nthe encoder still entangles'
+        'a split along a semantic (here color) that\nthe encoder still entangles'
     )
     text(ax, 600, 130, words, 11.5, color=GRAY)
 

@@ -79,8 +79,8 @@ def add_tta_arguments(parser: argparse.ArgumentParser, implied: str = '') -> Non
     parser.add_argument(
         '--tta-crops',
         choices=tuple(CROPS),
-        help='views of each image: the centre crop; the centre crop and its mirror image; the '
-        'corners and the centre; or these five and their mirror images' + implied,
+        help='views of each image: the center crop; the center crop and its mirror image; the '
+        'corners and the center; or these five and their mirror images' + implied,
     )
     parser.add_argument(
         '--tta-policy',

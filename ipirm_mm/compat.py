@@ -199,7 +199,7 @@ def prepare_cpu_distributed(cfg: Any) -> None:
 
     Fault: MMEngine's ``init_dist`` calls ``torch.cuda.set_device`` for every backend, and its
     default wrapper passes ``device_ids`` to DDP, which DDP refuses on the CPU. This function
-    initialises the process group before the runner does; the runner then keeps it. It does nothing
+    initializes the process group before the runner does; the runner then keeps it. It does nothing
     if there is an accelerator, or if the launcher is not PyTorch's.
 
     Args:

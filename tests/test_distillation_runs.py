@@ -21,7 +21,7 @@ from helpers import (
 from mmengine.config import Config
 from mmpretrain import get_model
 
-# 320 of the 500 labelled images: five steps per epoch, and a checkpoint at the end.
+# 320 of the 500 labeled images: five steps per epoch, and a checkpoint at the end.
 SMALL = (
     'train_dataloader.dataset.indices=320',
     'train_dataloader.batch_size=64',
@@ -65,7 +65,7 @@ def chain(tmp_path_factory):
 def test_two_processes_train_like_one(chain, tmp_path, student, start):
     """Losses, weights and memories over 20 steps, in double precision.
 
-    Group normalisation stands in for batch normalisation, which on processors is each process's
+    Group normalization stands in for batch normalization, which on processors is each process's
     own.
     """
     config = tmp_path / 'double.py'

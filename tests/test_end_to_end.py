@@ -48,7 +48,7 @@ def largest_difference(one, two):
 
 
 SIMSIAM = 'configs/quickstart/ipirm_simsiam_report.py'
-# SimSiam's batch normalisation, which is each process's own on processors, by another.
+# SimSiam's batch normalization, which is each process's own on processors, by another.
 GROUP_NORM = (
     'model.neck.norm_cfg.type=GN',
     'model.neck.norm_cfg.num_groups=8',

@@ -2,7 +2,7 @@
 
     python tools/benchmark_ssl.py CONFIG CHECKPOINT [CHECKPOINT ...]
 
-The labelled images are those of `knn_bank` in the config; the images to classify are those of its
+The labeled images are those of `knn_bank` in the config; the images to classify are those of its
 `val_dataloader`, or of `test_dataloader` with --test. Features are extracted once per checkpoint.
 A checkpoint that lacks a key of the backbone is refused. Intervals are 95 % bootstrap intervals
 over the classified images; they say nothing about other seeds of a training.
@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--test', action='store_true', help='classify the images of test_dataloader'
     )
-    parser.add_argument('--k', type=int, default=20, help='number of neighbours (default: 20)')
+    parser.add_argument('--k', type=int, default=20, help='number of neighbors (default: 20)')
     parser.add_argument(
         '--temperature', type=float, default=0.5, help='temperature of k-NN votes (default: 0.5)'
     )
@@ -72,7 +72,7 @@ def evaluate(
     model: Any, bank_loader: Any, query_loader: Any, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Evaluate an encoder; returns its row of the table, in percent."""
-    bank = extract_features(model, bank_loader, description='features, labelled')
+    bank = extract_features(model, bank_loader, description='features, labeled')
     query = extract_features(model, query_loader, description='features, to classify')
     for name, data in (('knn_bank', bank), ('val_dataloader', query)):
         if 'gt_label' not in data:
@@ -98,7 +98,7 @@ def main() -> None:
     for name in ('knn_bank', split):
         if config.get(name) is None:
             raise UserError(
-                f'{args.config} has no {name}: it needs a data loader of labelled images '
+                f'{args.config} has no {name}: it needs a data loader of labeled images '
                 f'(knn_bank) and one of images to classify ({split})'
             )
     init_default_scope(config.get('default_scope', 'mmpretrain'))

@@ -7,7 +7,7 @@
 A MEMBER is a file that `tools/test.py --out` wrote, or CONFIG:CHECKPOINT. The latter is run on the
 config's test_dataloader, and for --fit also on its val_dataloader.
 
-Weights minimise the log-loss on a validation split. The reported images are refused for the fit:
+Weights minimize the log-loss on a validation split. The reported images are refused for the fit:
 
     python tools/ensemble.py a_test.pkl b_test.pkl --fit a_val.pkl b_val.pkl
 
@@ -164,7 +164,7 @@ def fitted_weights(members: list[Predictions], args: argparse.Namespace) -> list
     check_disjoint(held_out, members)
     first = held_out[0]
     if first.labels is None:
-        raise UserError(f'{first.name} has no labels to fit weights to: predict a labelled split')
+        raise UserError(f'{first.name} has no labels to fit weights to: predict a labeled split')
     if first.scores.shape[1] != members[0].scores.shape[1]:
         raise UserError(
             f'{first.name} and {members[0].name} are of {first.scores.shape[1]} and '

@@ -4,7 +4,7 @@
 
 Writes DIR/NAME-HASH.pth, the weights of backbone, neck and head and the names of the classes, and
 DIR/NAME-HASH.py, a config of them for MMPretrain's tools. What training added (connectors,
-memories, optimiser) is left out. HASH is the beginning of the file's SHA-256, which MMEngine can
+memories, optimizer) is left out. HASH is the beginning of the file's SHA-256, which MMEngine can
 check.
 """
 

@@ -39,7 +39,7 @@ from ipirm_mm.visualization import format_table
 
 TEST_TOOL = Path(__file__).with_name('test.py')
 # The views of each choice of --tta-crops, by their numbers among the ten crops: top left, top
-# right, bottom left, bottom right, centre, and these five of the mirror image.
+# right, bottom left, bottom right, center, and these five of the mirror image.
 VIEWS = dict(center=(4,), flip=(4, 9), five=(0, 1, 2, 3, 4), ten=tuple(range(10)))
 PLAIN = 'as configured'
 COLUMNS = (

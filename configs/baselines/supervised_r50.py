@@ -1,5 +1,5 @@
 # Report, Table 3, row "Supervised Training": ResNet-50 from scratch, 100 epochs, 8 GPUs of 32. The
-# report does not give the optimiser. This is the usual one for ImageNet.
+# report does not give the optimizer. This is the usual one for ImageNet.
 _base_ = ['../_base_/datasets/vipriors_classification.py', '../_base_/default_runtime.py']
 
 model = dict(

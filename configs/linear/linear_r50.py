@@ -2,7 +2,7 @@
 # the config of a row (linear_simclr_r50.py, ...):
 #   python tools/train.py configs/linear/linear_r50.py \
 #       --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/ipirm_simclr_r50/epoch_800.pth
-# The report does not give the optimiser. This is the usual one for linear probes.
+# The report does not give the optimizer. This is the usual one for linear probes.
 _base_ = ['../baselines/supervised_r50.py']
 
 model = dict(

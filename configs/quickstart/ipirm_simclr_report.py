@@ -1,4 +1,4 @@
-# Stage I at a laptop's scale, the report's recipe: K = 2, partitions that maximise Eq. 3, weight
+# Stage I at a laptop's scale, the report's recipe: K = 2, partitions that maximize Eq. 3, weight
 # 0.2 from the start, a new partition at regular intervals, and all partitions kept.
 _base_ = ['ipirm_simclr.py']
 

@@ -5,7 +5,7 @@ _base_ = ['ipirm_simclr.py']
 
 model = dict(
     type='IPIRMSimSiam',
-    # Batch normalisation in projector and predictor, which SimSiam needs so as not to collapse.
+    # Batch normalization in projector and predictor, which SimSiam needs so as not to collapse.
     neck=dict(
         _delete_=True,
         type='NonLinearNeck',

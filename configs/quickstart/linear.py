@@ -1,5 +1,5 @@
 # Linear probe at a laptop's scale: a frozen encoder of this folder's configs, 100 epochs on the
-# labelled images, without augmentation. Give the encoder:
+# labeled images, without augmentation. Give the encoder:
 #   python tools/train.py configs/quickstart/linear.py --cfg-options \
 #       model.backbone.init_cfg.checkpoint=work_dirs/ipirm_simclr/epoch_20.pth
 _base_ = ['supervised.py']

@@ -1,4 +1,4 @@
-# Table 3's row "Supervised Training" at a laptop's scale: from scratch, on the labelled images.
+# Table 3's row "Supervised Training" at a laptop's scale: from scratch, on the labeled images.
 _base_ = ['../_base_/datasets/fashion_mnist_50.py', '../_base_/default_runtime.py']
 
 model = dict(

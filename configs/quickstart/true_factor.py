@@ -1,4 +1,4 @@
-# Control: the partition of a method that knows the hidden factor, one subset per colour.
+# Control: the partition of a method that knows the hidden factor, one subset per color.
 _base_ = ['ipirm_simclr.py']
 
 model = dict(num_subsets=10)

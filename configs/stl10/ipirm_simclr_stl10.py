@@ -1,5 +1,5 @@
 # Wang et al.'s script on STL10, without MixUp: K = 2, 400 epochs, weights of the report,
-# partitions by their optimiser, the first one before training.
+# partitions by their optimizer, the first one before training.
 _base_ = [
     '../_base_/models/ipirm_simclr_r50.py',
     '../_base_/datasets/stl10_simclr.py',

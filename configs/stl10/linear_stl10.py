@@ -1,5 +1,5 @@
 # Wang et al.'s script of the linear probe on STL10: Adam, 100 epochs, with augmentation. Here the
-# encoder is frozen with its batch normalisation; in linear_stl10_authors.py that keeps running.
+# encoder is frozen with its batch normalization; in linear_stl10_authors.py that keeps running.
 _base_ = ['../_base_/datasets/stl10_simclr.py', '../_base_/default_runtime.py']
 
 model = dict(

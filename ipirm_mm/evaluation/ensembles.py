@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def fit_weights(scores: Tensor, labels: Tensor, max_iterations: int = 200) -> Tensor:
-    r"""Weights of an ensemble that minimise the log-loss of its mixture (report: "weighted").
+    r"""Weights of an ensemble that minimize the log-loss of its mixture (report: "weighted").
 
     .. math::
         \min_w -\tfrac{1}{N} \sum_i \log \sum_j w_j \, p_j(y_i | x_i), \quad

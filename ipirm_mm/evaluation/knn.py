@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification."""
+"""Weighted k-nearest-neighbor classification."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def knn_predict(
     training, on backbone features.
 
     Args:
-        train_features: ``(N, D)``; they are normalised to unit length here.
+        train_features: ``(N, D)``; they are normalized to unit length here.
         train_labels: ``(N,)`` long.
-        test_features: ``(M, D)``; normalised as well.
-        k: Number of neighbours; reduced to the number of training images if that is smaller.
+        test_features: ``(M, D)``; normalized as well.
+        k: Number of neighbors; reduced to the number of training images if that is smaller.
             Defaults to 200.
         temperature: Temperature of the votes. Defaults to 0.5.
         num_classes: Number of classes *C*. Defaults to None: the highest training label plus one.
@@ -76,7 +76,7 @@ def knn_accuracy(
         train_labels: ``(N,)`` long.
         test_features: ``(M, D)``.
         test_labels: ``(M,)`` long.
-        k: Number of neighbours. Defaults to 200.
+        k: Number of neighbors. Defaults to 200.
         temperature: Temperature of the votes. Defaults to 0.5.
 
     Returns:

@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class LinearProbe:
-    """Multinomial logistic regression on standardised features, fitted by L-BFGS.
+    """Multinomial logistic regression on standardized features, fitted by L-BFGS.
 
-    Minimises the mean cross-entropy plus ``weight_decay / 2`` times the squared norm of the
+    Minimizes the mean cross-entropy plus ``weight_decay / 2`` times the squared norm of the
     weights (not of the bias). The problem is convex and the fit starts from zero, so that the
     result does not depend on a seed.
 
     Args:
-        weight_decay: Strength of the regularisation. Defaults to 1e-3.
+        weight_decay: Strength of the regularization. Defaults to 1e-3.
         max_iterations: Maximum number of L-BFGS iterations. Defaults to 200.
     """
 

@@ -12,7 +12,7 @@ from torch import Tensor
 def ofd_margin(weight: Tensor, bias: Tensor) -> Tensor:
     r"""Margin of each channel: the mean of its negative responses (Heo et al., 2019, Eq. 4).
 
-    Batch normalisation makes a channel normal with mean :math:`\beta` and deviation
+    Batch normalization makes a channel normal with mean :math:`\beta` and deviation
     :math:`s = |\gamma|`, so that with :math:`z = -\beta / s`
 
     .. math:: m = E[x \mid x < 0] = \beta - s \, \phi(z) / \Phi(z),
@@ -21,7 +21,7 @@ def ofd_margin(weight: Tensor, bias: Tensor) -> Tensor:
     is constant, and that code divides by zero. Here its margin is :math:`\min(\beta, 0)`.
 
     Args:
-        weight: Weight :math:`\gamma` of the normalisation before the ReLU, ``(C,)``.
+        weight: Weight :math:`\gamma` of the normalization before the ReLU, ``(C,)``.
         bias: Its bias :math:`\beta`, ``(C,)``.
 
     Returns:

@@ -251,7 +251,7 @@ def soft_partition_objective(
     penalty: str = 'vector',
     balance: str = 'relaxed',
 ) -> Tensor:
-    r"""Objective of a soft partition, to be maximised (report Eq. 3).
+    r"""Objective of a soft partition, to be maximized (report Eq. 3).
 
     For subset *k* and anchor *i*, let :math:`s` be the logits, and let :math:`\hat w` be the
     weights of the anchor's negatives, normalized to sum to the number of negatives:

@@ -79,9 +79,9 @@ def partition_record(
 
     Returns:
         ``number``, ``epoch``, ``strategy``, ``objective``, ``sizes`` of the subsets,
-        ``nmi_with_earlier`` partitions (normalised mutual information with each), ``seconds``;
+        ``nmi_with_earlier`` partitions (normalized mutual information with each), ``seconds``;
         and for the class and the factor, if they are known, the mutual information in bits
-        (``bits_about_class``) and normalised (``nmi_with_class``).
+        (``bits_about_class``) and normalized (``nmi_with_class``).
     """
     record: dict[str, Any] = dict(
         number=number,

@@ -78,9 +78,9 @@ def _plot(curves: Curves) -> bytes:
         for name, points in lines.items():
             if points:
                 x, y = zip(*points)
-                # The plots share a legend, so each name has the same colour in all of them.
-                colour = f'C{names.index(name) % 10}'
-                (line,) = axes.plot(x, y, marker='o', markersize=3, linewidth=1.3, color=colour)
+                # The plots share a legend, so each name has the same color in all of them.
+                color = f'C{names.index(name) % 10}'
+                (line,) = axes.plot(x, y, marker='o', markersize=3, linewidth=1.3, color=color)
                 drawn.setdefault(name, line)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel('epoch')
@@ -110,7 +110,7 @@ def _describe(record: Mapping[str, Any]) -> str:
         f'{len(sizes)} subsets of {shown} images',
         f'objective {record["objective"]:.3f}',
     ]
-    for key, name in (('bits_about_factor', 'colour'), ('bits_about_class', 'the class')):
+    for key, name in (('bits_about_factor', 'color'), ('bits_about_class', 'the class')):
         if key in record:
             parts.append(f'{record[key]:.2f} bits about {name}')
     earlier = record.get('nmi_with_earlier') or []

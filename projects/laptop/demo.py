@@ -4,7 +4,7 @@
 
 Stage I: trains SimCLR, IP-IRM and its controls on the embedded images, tinted by a hidden factor,
 with the same seed and budget. Prints k-NN and linear-probe accuracies, also of a probe whose
-training images have colours that follow the class while the test images do not. Stage II:
+training images have colors that follow the class while the test images do not. Stage II:
 fine-tunes a teacher from an encoder of IP-IRM, trains the same student with and without it, and
 merges views and students. Tables, curves and pictures of the partitions go to one page,
 work_dirs/demo/index.html.
@@ -48,7 +48,7 @@ METHODS = (
     ('random partition', 'random_partition', 'control: 20 random subsets, the same penalty'),
     ('IP-IRM, report', 'ipirm_simclr_report', 'K = 2, Eq. 3, weight 0.2, every 5 epochs'),
     ('IP-IRM, ours', 'ipirm_simclr', '20 subsets by k-means after 5 epochs, weight 2'),
-    ('true colour', 'true_factor', 'reference: the partition by the hidden factor itself'),
+    ('true color', 'true_factor', 'reference: the partition by the hidden factor itself'),
 )
 # Stage II: name of the row, config, description.
 STUDENTS = (
@@ -67,8 +67,8 @@ STUDENT_COLUMNS = (
     ('what', 'description'),
 )
 STUDENT_NOTES = (
-    'accuracy: on 1,000 held-out images; students are trained on 50 labelled images per class. '
-    'Colour is independent of the class in both.',
+    'accuracy: on 1,000 held-out images; students are trained on 50 labeled images per class. '
+    'Color is independent of the class in both.',
     'Differences of a few points are within the interval: python projects/laptop/table4.py runs '
     'five seeds of all losses.',
 )
@@ -80,21 +80,21 @@ COLUMNS = (
     ('name', 'method'),
     ('knn', 'k-NN'),
     ('probe', 'probe'),
-    ('shifted', 'probe, colour shifted'),
+    ('shifted', 'probe, color shifted'),
     ('interval', '95 % interval'),
-    ('colour', 'colour read out'),
+    ('color', 'color read out'),
 )
 NOTES = (
-    'k-NN: 50 labelled images per class vote (k = 20) on 1,000 held-out images; colour is '
+    'k-NN: 50 labeled images per class vote (k = 20) on 1,000 held-out images; color is '
     'independent of the class in both.',
-    'probe: linear classifier on the frozen features, fitted to 50 images per class with colours '
+    'probe: linear classifier on the frozen features, fitted to 50 images per class with colors '
     'independent of the class.',
-    'probe, colour shifted: the same, but fitted to images of which 90 % have a colour that '
-    'follows the class, and tested on images whose colour does not.',
-    'colour read out: accuracy of a linear classifier of the ten colours; chance is 10. The '
-    'lower, the more invariant to colour the encoder is.',
-    f'Each figure is the mean over {NUM_DRAWS} draws of the colours, for one seed of the '
-    'training. The interval (of "probe, colour shifted") is a bootstrap over the test images and '
+    'probe, color shifted: the same, but fitted to images of which 90 % have a color that '
+    'follows the class, and tested on images whose color does not.',
+    'color read out: accuracy of a linear classifier of the ten colors; chance is 10. The '
+    'lower, the more invariant to color the encoder is.',
+    f'Each figure is the mean over {NUM_DRAWS} draws of the colors, for one seed of the '
+    'training. The interval (of "probe, color shifted") is a bootstrap over the test images and '
     'says nothing about other seeds.',
     'Gains that "penalty alone" or "random partition" share are due to the penalty, not to the '
     'partitions.',
@@ -219,7 +219,7 @@ def main() -> None:
     # The chain first, since it takes longer.
     train_all([*chain.values(), *(run for _, run, _ in chosen)], console)
 
-    # Errors only: MMEngine logs every layer that it initialises and every file that it loads.
+    # Errors only: MMEngine logs every layer that it initializes and every file that it loads.
     MMLogger.get_instance('demo', log_level='ERROR')
     rows = []
     config = Config.fromfile(ROOT / 'configs/quickstart/simclr.py')
@@ -251,7 +251,7 @@ def main() -> None:
         partitions=[record for name, run, _ in chosen[::-1] for record in partitions(name, run)],
         settings={
             'command': 'make demo' if len(sys.argv) == 1 else shlex.join(['python', *sys.argv]),
-            'data': '4,000 unlabelled and 500 labelled images of Fashion-MNIST-50, ten colours',
+            'data': '4,000 unlabeled and 500 labeled images of Fashion-MNIST-50, ten colors',
             'epochs': str(args.epochs),
             'seed': str(args.seed),
             'versions': f'ipirm_mm {ipirm_mm.__version__}, torch {torch.__version__}',

@@ -1,6 +1,6 @@
 """Evaluate the networks of the laptop experiments: features, probabilities and accuracies.
 
-Images are tinted at random, so accuracies are means over several draws of the colours.
+Images are tinted at random, so accuracies are means over several draws of the colors.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def tinted_pipeline(follow: float, seed: int) -> list[dict[str, Any]]:
     """Pipeline of tinted images.
 
     Args:
-        follow: Fraction of the images whose colour follows from their class.
-        seed: Seed of the colours.
+        follow: Fraction of the images whose color follows from their class.
+        seed: Seed of the colors.
     """
     return [
         dict(type='TintByFactor', num_factors=10, follow=follow, seed=seed),
@@ -80,11 +80,11 @@ def tinted_features(
     Args:
         model: An encoder or a classifier.
         dataset: Arguments of ``FashionMNIST50``.
-        follow: Fraction of the images whose colour follows from their class.
-        seed: Seed of the colours.
+        follow: Fraction of the images whose color follows from their class.
+        seed: Seed of the colors.
 
     Returns:
-        ``x``, features ``(N, D)``; ``y``, classes ``(N,)``; ``factor``, colours ``(N,)``.
+        ``x``, features ``(N, D)``; ``y``, classes ``(N,)``; ``factor``, colors ``(N,)``.
     """
     loader = build_loader(dataset, tinted_pipeline(follow, seed))
     data = extract_features(model, loader, description='features')
@@ -92,29 +92,29 @@ def tinted_features(
 
 
 def evaluate_encoder(model: Any, test_set: dict[str, Any]) -> dict[str, Tensor]:
-    """How often each test image is classified correctly, over the draws of the colours.
+    """How often each test image is classified correctly, over the draws of the colors.
 
     Args:
         model: An encoder.
         test_set: Arguments of ``FashionMNIST50`` for the test images.
 
     Returns:
-        ``(M,)``, 0 to 1, of ``knn`` (k = 20) and ``probe``, fitted to the 500 labelled images with
-        colours independent of the class; of ``shifted``, the probe fitted with colours that follow
-        the class for 90 % of the images; and of ``colour``, a probe of the ten colours.
+        ``(M,)``, 0 to 1, of ``knn`` (k = 20) and ``probe``, fitted to the 500 labeled images with
+        colors independent of the class; of ``shifted``, the probe fitted with colors that follow
+        the class for 90 % of the images; and of ``color``, a probe of the ten colors.
     """
-    correct: dict[str, list[Tensor]] = dict(knn=[], probe=[], shifted=[], colour=[])
-    labelled = dict(split='train')
+    correct: dict[str, list[Tensor]] = dict(knn=[], probe=[], shifted=[], color=[])
+    labeled = dict(split='train')
     for draw in range(NUM_DRAWS):
-        free = tinted_features(model, labelled, 0.0, 10 * draw + 1)
-        tied = tinted_features(model, labelled, 0.9, 10 * draw + 2)
+        free = tinted_features(model, labeled, 0.0, 10 * draw + 1)
+        tied = tinted_features(model, labeled, 0.9, 10 * draw + 2)
         test = tinted_features(model, test_set, 0.0, 10 * draw + 3)
         votes = knn_predict(free['x'], free['y'], test['x'], k=20)
         correct['knn'].append(votes.argmax(1) == test['y'])
         for name, train, target in (
             ('probe', free, 'y'),
             ('shifted', tied, 'y'),
-            ('colour', free, 'factor'),
+            ('color', free, 'factor'),
         ):
             probe = LinearProbe().fit(train['x'], train[target])
             correct[name].append(probe.predict(test['x']) == test[target])
@@ -124,7 +124,7 @@ def evaluate_encoder(model: Any, test_set: dict[str, Any]) -> dict[str, Tensor]:
 def draw_scores(
     model: Any, test_set: dict[str, Any], crops: str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities of a classifier for test images, for each draw of the colours.
+    """Probabilities of a classifier for test images, for each draw of the colors.
 
     Args:
         model: A classifier.

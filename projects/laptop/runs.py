@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 ROOT = Path(__file__).resolve().parents[2]
-# An epoch of 500 labelled images takes about a tenth of one of 4,000 images, two views each.
+# An epoch of 500 labeled images takes about a tenth of one of 4,000 images, two views each.
 _LABELLED_EPOCH_COST = 0.1
 
 

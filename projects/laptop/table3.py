@@ -4,7 +4,7 @@
     python projects/laptop/table3.py
 
 Trains each method on 10,000 tinted images of Fashion-MNIST without labels, and a supervised
-network from scratch on 500 labelled images; then fits linear classifiers to the 500 labelled
+network from scratch on 500 labeled images; then fits linear classifiers to the 500 labeled
 images and tests on the original 10,000 test images. Writes the table to
 work_dirs/table3/table3.md. Finished runs are reused if nothing that they depend on has changed.
 """
@@ -42,9 +42,9 @@ METHODS = (
 COLUMNS = (
     ('name', 'method'),
     ('probe', 'linear probe'),
-    ('shifted', 'linear probe, colour shifted'),
+    ('shifted', 'linear probe, color shifted'),
     ('knn', 'k-NN'),
-    ('colour', 'colour read out'),
+    ('color', 'color read out'),
 )
 
 
@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
         '--seeds', type=int, nargs='+', default=[0, 1, 2], help='seeds (default: 0 1 2)'
     )
     parser.add_argument(
-        '--images', type=int, default=10000, help='number of unlabelled images (default: 10000)'
+        '--images', type=int, default=10000, help='number of unlabeled images (default: 10000)'
     )
     parser.add_argument(
         '--epochs', type=int, default=20, help='epochs of self-supervised training (default: 20)'
@@ -79,7 +79,7 @@ def supervised(models: tuple[Any, Any], test_set: dict[str, Any]) -> dict[str, t
     """Evaluate supervised networks.
 
     Args:
-        models: One trained with colours independent of the class, and one with colours that follow
+        models: One trained with colors independent of the class, and one with colors that follow
             the class for 90 % of the images.
         test_set: Arguments of ``FashionMNIST50`` for the test images.
     """

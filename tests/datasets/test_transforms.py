@@ -21,15 +21,15 @@ def build(**config):
     return TRANSFORMS.build(config)
 
 
-def grey(index, label=3):
+def gray(index, label=3):
     image = np.random.default_rng(index).integers(0, 256, (28, 28, 1), dtype=np.uint8)
     return dict(img=image.repeat(3, 2), sample_idx=index, gt_label=label)
 
 
 def test_tint_is_the_palette_times_the_grey_value():
     transform = build(type='TintByFactor')
-    out = transform(grey(7))
-    expected = tint(grey(7)['img'][None, ..., 0], np.array([out['factor']]))[0]
+    out = transform(gray(7))
+    expected = tint(gray(7)['img'][None, ..., 0], np.array([out['factor']]))[0]
     np.testing.assert_array_equal(out['img'][..., ::-1], expected)
     white = tint(np.full((1, 1, 1), 255, np.uint8), np.array([2]))
     assert white[0, 0, 0].tolist() == [40, 40, 255]
@@ -59,18 +59,18 @@ def test_views_depend_on_seed_epoch_and_image_only():
     transform = build(type='SeededMultiView', num_views=2, transforms=[VIEWS])
     transform.set_epoch(3)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    first = transform(grey(1))['img']
+    first = transform(gray(1))['img']
     assert random.getstate() == states[0]
     assert np.random.get_state()[1].tolist() == states[1]
     assert torch.equal(torch.get_rng_state(), states[2])
     np.random.seed(99)
-    transform(grey(2))
-    again = transform(grey(1))['img']
+    transform(gray(2))
+    again = transform(gray(1))['img']
     assert all((a == b).all() for a, b in zip(first, again))
     assert (first[0] != first[1]).any()
     for change in ((4, 0), (3, 1)):
         transform.set_epoch(*change)
-        assert any((a != b).any() for a, b in zip(first, transform(grey(1))['img']))
+        assert any((a != b).any() for a, b in zip(first, transform(gray(1))['img']))
 
 
 def test_views_leave_the_generators_of_accelerators_alone(monkeypatch):
@@ -83,23 +83,23 @@ def test_views_leave_the_generators_of_accelerators_alone(monkeypatch):
         torch.manual_seed(0)
     transform = build(type='SeededMultiView', num_views=2, transforms=[VIEWS])
     transform.set_epoch(0)
-    assert len(transform(grey(1))['img']) == 2
+    assert len(transform(gray(1))['img']) == 2
 
 
 def test_draws_of_torch_are_seeded():
     transform = build(type='SeededMultiView', num_views=2, transforms=[VIEWS])
     transform.transforms = [lambda inputs: dict(img=torch.rand(3))] * 2
     transform.set_epoch(0)
-    first = transform(grey(1))['img']
+    first = transform(gray(1))['img']
     torch.rand(1)
-    again = transform(grey(1))['img']
+    again = transform(gray(1))['img']
     assert all(torch.equal(a, b) for a, b in zip(first, again))
     assert not torch.equal(first[0], first[1])
 
 
 def test_views_may_load_the_image_themselves(tmp_path):
     path = tmp_path / 'image.png'
-    cv2.imwrite(str(path), grey(0)['img'])
+    cv2.imwrite(str(path), gray(0)['img'])
     transform = build(
         type='SeededMultiView', num_views=2, transforms=[[dict(type='LoadImage'), *VIEWS]]
     )
@@ -114,8 +114,8 @@ def test_without_an_epoch_draws_are_global():
     transform = build(type='SeededMultiView', num_views=2, transforms=[VIEWS])
     np.random.seed(0)
     random.seed(0)
-    first = transform(grey(1))['img']
-    second = transform(grey(1))['img']
+    first = transform(gray(1))['img']
+    second = transform(gray(1))['img']
     assert any((a != b).any() for a, b in zip(first, second))
 
 
@@ -150,13 +150,13 @@ def test_load_image_names_the_file(tmp_path):
             build(type='LoadImage')(dict(img_path=str(path)))
     with pytest.raises(UserError, match='No such file'):
         build(type='LoadImage')(dict(img_path=str(path)))
-    cv2.imwrite(str(tmp_path / 'good.png'), grey(0)['img'])
+    cv2.imwrite(str(tmp_path / 'good.png'), gray(0)['img'])
     transform = build(type='LoadImage', imdecode_backend='opencv')
     with pytest.raises(UserError, match='backend: opencv is not supported'):
         transform(dict(img_path=str(tmp_path / 'good.png')))
 
 
-def colours():
+def colors():
     """Red, green, blue and white quarters, (40, 60, 3) RGB."""
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:20, :30], pixels[20:, :30] = (255, 0, 0), (0, 255, 0)
@@ -176,10 +176,10 @@ def colours():
     ],
 )
 def test_images_of_any_mode_become_bgr(tmp_path, mode, name):
-    colours().convert(mode).save(tmp_path / name)
+    colors().convert(mode).save(tmp_path / name)
     image = build(type='LoadImage')(dict(img_path=str(tmp_path / name)))['img']
     assert image.shape == (40, 60, 3) and image.dtype == np.uint8
-    expected = np.array(colours())[..., ::-1].astype(int)
+    expected = np.array(colors())[..., ::-1].astype(int)
     for row, column in ((5, 5), (35, 5), (5, 55), (35, 55)):
         assert np.abs(image[row, column] - expected[row, column]).max() <= 3
 
@@ -192,11 +192,11 @@ def test_grey_16_bits_and_rotated_images(tmp_path):
         image = load(dict(img_path=str(tmp_path / name)))['img']
         assert np.abs(image[..., 0].astype(int) - ramp // 256).max() <= 1
     for mode in ('L', 'LA', '1'):
-        colours().convert(mode).save(tmp_path / f'{mode}.png')
+        colors().convert(mode).save(tmp_path / f'{mode}.png')
         assert load(dict(img_path=str(tmp_path / f'{mode}.png')))['img'].shape == (40, 60, 3)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
-    colours().save(tmp_path / 'turned.jpg', exif=exif, quality=95)
+    colors().save(tmp_path / 'turned.jpg', exif=exif, quality=95)
     image = load(dict(img_path=str(tmp_path / 'turned.jpg')))['img']
     assert image.shape == (60, 40, 3)
     assert np.abs(image[5, 5].astype(int) - (0, 255, 0)).max() <= 3  # green was at the lower left

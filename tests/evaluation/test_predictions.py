@@ -68,10 +68,10 @@ def test_an_ensemble_is_written_like_a_member(tmp_path):
     assert torch.equal(again.scores, member.scores) and torch.equal(again.labels, member.labels)
     assert again.images == member.images
     assert os.listdir(tmp_path / 'new') == ['b.pkl']
-    unlabelled = Predictions(member.scores, None, ['0', '1', '2', '3', '4', '5'], 'x')
-    save_predictions(str(tmp_path / 'c.pkl'), unlabelled)
+    unlabeled = Predictions(member.scores, None, ['0', '1', '2', '3', '4', '5'], 'x')
+    save_predictions(str(tmp_path / 'c.pkl'), unlabeled)
     again = load_predictions(str(tmp_path / 'c.pkl'))
-    assert again.labels is None and again.images == unlabelled.images
+    assert again.labels is None and again.images == unlabeled.images
 
 
 class Evil:

@@ -45,7 +45,7 @@ def test_against_double_backward(batch, width, num_subsets, partitions):
     subset_ids = subset_ids + num_subsets * torch.arange(partitions)[:, None]
     leaves = [unit(batch, width, seed=seed).requires_grad_() for seed in range(4)]
     count = max(1, num_subsets * partitions)
-    # Through the normalisation, as in a model: the definition also holds ||p||^2, which is 1.
+    # Through the normalization, as in a model: the definition also holds ||p||^2, which is 1.
     rows = [F.normalize(leaf, dim=1) for leaf in leaves]
     risks = cosine_risks(tuple(rows[:2]), tuple(rows[2:]), subset_ids, count)
     loss, penalty = reference(*rows, subset_ids, count)

@@ -59,7 +59,7 @@ def classifier(backbone=BASIC, width=64, classes=5, **options):
     )
 
 
-def randomise(model, seed=0):
+def randomize(model, seed=0):
     """Weights and statistics that no layer is blind to (a residual branch may start at zero)."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in model.state_dict().items():
@@ -73,7 +73,7 @@ def randomise(model, seed=0):
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
     torch.manual_seed(1)
-    torch.save(randomise(MODELS.build(classifier()), 1).state_dict(), path)
+    torch.save(randomize(MODELS.build(classifier()), 1).state_dict(), path)
     return str(path)
 
 
@@ -129,7 +129,7 @@ CALLS = {'bottleneck': 3, 'checkpointed': 3, 'resnext': 3, 'se': 3, 'small': 1}
 @pytest.mark.parametrize('training', [False, True])
 def test_recorders_take_the_sum_before_the_last_activation(name, training):
     torch.manual_seed(0)
-    network = randomise(MODELS.build(BACKBONES[name]))
+    network = randomize(MODELS.build(BACKBONES[name]))
     network.train(training)  # (of a ResNet it returns None)
     plain = copy.deepcopy(network)
     recorders = [PreActivationRecorder(stage) for stage in find_stages(network)]
@@ -154,7 +154,7 @@ def test_recorders_take_the_sum_before_the_last_activation(name, training):
 def test_gradients_through_recorders_and_past_them(name):
     """The same as where the sum is computed by hand from a block without its last activation."""
     torch.manual_seed(0)
-    network = randomise(MODELS.build(BACKBONES[name]))
+    network = randomize(MODELS.build(BACKBONES[name]))
     twin = copy.deepcopy(network)
     recorders = [PreActivationRecorder(stage) for stage in find_stages(network)]
     images = torch.randn(2, 3, 64, 64)
@@ -203,7 +203,7 @@ def test_recorders_keep_no_graph_and_can_be_removed():
 @pytest.mark.parametrize('name', ['basic', 'bottleneck'])
 def test_recorders_survive_compilation(name):
     torch.manual_seed(0)
-    network = randomise(MODELS.build(BACKBONES[name]))
+    network = randomize(MODELS.build(BACKBONES[name]))
     recorders = [PreActivationRecorder(stage) for stage in find_stages(network)]
     images = torch.randn(2, 3, 32, 32)
     with Recording(recorders):
@@ -333,7 +333,7 @@ def test_backbones_of_the_report(name, tmp_path):
 
 def test_several_teachers(checkpoint, tmp_path):
     other = tmp_path / 'other.pth'
-    torch.save(randomise(MODELS.build(classifier()), 2).state_dict(), other)
+    torch.save(randomize(MODELS.build(classifier()), 2).state_dict(), other)
     teachers = [dict(model=classifier(), checkpoint=str(path)) for path in (checkpoint, other)]
     inputs, samples = batch()
     model = distiller(None, dict(type='LogitKL', temperature=2.0), teacher=teachers)

@@ -101,11 +101,11 @@ def test_penalty_of_the_batch_and_its_first_epoch():
     plain = model.loss(inputs, samples)
     torch.testing.assert_close(plain['loss'], plain['risk_batch'])
     model.set_epoch(3)
-    penalised = model.loss(inputs, samples)
+    penalized = model.loss(inputs, samples)
     torch.testing.assert_close(
-        penalised['loss'], penalised['risk_batch'] + 2.0 * penalised['penalty']
+        penalized['loss'], penalized['risk_batch'] + 2.0 * penalized['penalty']
     )
-    assert penalised['penalty'] > 0
+    assert penalized['penalty'] > 0
 
 
 def test_weight_of_the_penalty_grows_in_equal_steps():

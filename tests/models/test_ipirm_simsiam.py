@@ -81,7 +81,7 @@ def test_without_partition_and_penalty_it_is_mmpretrains_simsiam(similarity, obj
     for (name, mine), (_, other) in zip(ours.named_parameters(), theirs.named_parameters()):
         torch.testing.assert_close(mine.grad, other.grad, rtol=0, atol=1e-6, msg=name)
     assert max(p.grad.abs().max() for p in ours.parameters()) > 1e-3
-    # The statistics of batch normalisation are those of MMPretrain's too.
+    # The statistics of batch normalization are those of MMPretrain's too.
     for (name, mine), (_, other) in zip(
         ours.backbone.named_buffers(), theirs.backbone.named_buffers()
     ):

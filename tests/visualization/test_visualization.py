@@ -23,7 +23,7 @@ from ipirm_mm.visualization import (
 
 
 class Images:
-    """Grey levels that tell the subset."""
+    """Gray levels that tell the subset."""
 
     def __init__(self, assignment):
         self.assignment = assignment
@@ -167,6 +167,6 @@ def test_page_is_self_contained(tmp_path):
         'make demo',
         'A note.',
         'Stage II',
-        '0.50 bits about colour',
+        '0.50 bits about color',
     ):
         assert expected in parser.text

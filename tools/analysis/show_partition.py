@@ -2,7 +2,7 @@
 
     python tools/analysis/show_partition.py CONFIG CHECKPOINT [--out FOLDER]
 
-Prints for each partition the sizes of its subsets, the normalised mutual information (NMI) with
+Prints for each partition the sizes of its subsets, the normalized mutual information (NMI) with
 each earlier partition and, if the data set knows them, with the classes and with a hidden factor.
 Draws sample images of each subset.
 """

@@ -1,14 +1,14 @@
-# Fashion-MNIST-50, embedded in the package, tinted by a hidden factor: ten colours.
+# Fashion-MNIST-50, embedded in the package, tinted by a hidden factor: ten colors.
 data_preprocessor = dict(
     type='SelfSupDataPreprocessor', mean=[73.0] * 3, std=[90.0] * 3, to_rgb=True
 )
-# Colours that do not follow the class, for Stage I and the k-NN monitor.
+# Colors that do not follow the class, for Stage I and the k-NN monitor.
 tint = dict(type='TintByFactor', num_factors=10, follow=0.0, seed=0)
 # Meta keys reach the model with each sample: its index, by which partitions are looked up; the
 # factor, which only the evaluation reads; and the image's name in files of predictions.
 pack = dict(type='PackInputs', meta_keys=('sample_idx', 'factor', 'img_path'))
 
-# No colour jitter, because colour shall stay a semantic that the encoder entangles.
+# No color jitter, because color shall stay a semantic that the encoder entangles.
 view_pipeline = [
     dict(type='RandomResizedCrop', scale=28, crop_ratio_range=(0.4, 1.0)),
     dict(type='RandomFlip', prob=0.5),

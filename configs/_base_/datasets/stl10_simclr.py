@@ -53,7 +53,7 @@ test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
 
-# k-NN of Wang et al.: the labelled training images vote.
+# k-NN of Wang et al.: the labeled training images vote.
 knn_bank = dict(
     batch_size=256,
     num_workers=8,

@@ -63,7 +63,7 @@ test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
 
-# k-NN accuracy during training: the training images are the neighbours of a validation image.
+# k-NN accuracy during training: the training images are the neighbors of a validation image.
 knn_bank = dict(
     batch_size=64,
     num_workers=8,

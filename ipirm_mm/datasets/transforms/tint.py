@@ -39,8 +39,8 @@ def tint(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
     Returns:
         RGB images, ``(N, H, W, 3)`` uint8.
     """
-    colours = PALETTE[np.asarray(factors)][:, None, None, :].astype(np.uint16)
-    return ((images[..., None] * colours + 127) // 255).astype(np.uint8)
+    colors = PALETTE[np.asarray(factors)][:, None, None, :].astype(np.uint16)
+    return ((images[..., None] * colors + 127) // 255).astype(np.uint8)
 
 
 @TRANSFORMS.register_module()

@@ -18,14 +18,14 @@ from ..knn import knn_predict
 class KNNAccuracy(BaseMetric):
     """Leave-one-out k-NN accuracy within the evaluated split.
 
-    Each image is classified by its nearest neighbours among the other images of the split, by the
+    Each image is classified by its nearest neighbors among the other images of the split, by the
     cosine similarity of their features. Each vote is weighted by ``exp(cosine / temperature)``, as
     in the code of Wang et al. (IP-IRM). The metric needs no second data set, so it can be the
     evaluator of an SSL config. :class:`~ipirm_mm.engine.hooks.KNNHook` classifies a held-out split
     by the training images instead.
 
     Args:
-        k: Number of neighbours. Defaults to 20.
+        k: Number of neighbors. Defaults to 20.
         temperature: Temperature of the votes. Defaults to 0.5.
         collect_device: Device on which the results of the ranks are gathered. Defaults to
             ``'cpu'``.
