@@ -8,7 +8,7 @@ from .information import mutual_information, normalized_mutual_information
 from .kd import kl_divergence, mean_teacher_logits
 from .ofd import ofd_distance, ofd_margin
 from .partition import soft_partition_objective
-from .scores import merge_scores
+from .scores import merge_label_scores, merge_scores, select_labels, yes_and_no
 
 __all__ = [
     'ClassIndex',
@@ -22,12 +22,15 @@ __all__ = [
     'index_classes',
     'kl_divergence',
     'mean_teacher_logits',
+    'merge_label_scores',
     'merge_scores',
     'mutual_information',
     'normalized_mutual_information',
     'ofd_distance',
     'ofd_margin',
+    'select_labels',
     'soft_partition_objective',
     'subset_contrastive_risks',
     'unit_rows',
+    'yes_and_no',
 ]
