@@ -20,7 +20,7 @@ from .compat import prepare_cpu_distributed
 from .errors import UserError
 from .models.tta import CROPS, VIEW_POLICIES
 from .resources import find_config
-from .utils import check_checkpoint
+from .utils import check_checkpoint, with_names
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +110,7 @@ def check_tta_arguments(parser: argparse.ArgumentParser, args: argparse.Namespac
 
 
 def load_config(path: str) -> Config:
-    """Load a config.
+    """Load a config. Classes in it (MMEngine's newer style) are replaced by their names.
 
     Args:
         path: A file, or the name of a config of this package (``ipirm_mm::...``).
@@ -118,7 +118,7 @@ def load_config(path: str) -> Config:
     Raises:
         UserError: If there is no such file; see :func:`~ipirm_mm.resources.find_config`.
     """
-    return Config.fromfile(find_config(path))
+    return with_names(Config.fromfile(find_config(path)))
 
 
 def merge_options(cfg: Config, options: dict | None) -> None:

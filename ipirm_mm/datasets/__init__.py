@@ -22,7 +22,7 @@ from .transforms import (
     tint,
     tta_pipeline,
 )
-from .vipriors import EXTENSIONS, VIPriors
+from .vipriors import EXTENSIONS, VIPriors, is_image
 
 __all__ = [
     'CROPS',
@@ -46,6 +46,7 @@ __all__ = [
     'TintByFactor',
     'VIPriors',
     'base_dataset',
+    'is_image',
     'tint',
     'tta_pipeline',
 ]

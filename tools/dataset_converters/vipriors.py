@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from ipirm_mm import cli
-from ipirm_mm.datasets.vipriors import SPLITS, Entry, folder_images, read_list, subfolders
+from ipirm_mm.datasets.list_files import Entry, read_list
+from ipirm_mm.datasets.vipriors import SPLITS, folder_images, subfolders
 from ipirm_mm.errors import UserError
 from ipirm_mm.utils import ProgressBar
 

@@ -244,8 +244,8 @@ def _resize(steps: list, resize: int | None) -> None:
     fixed = _fixed_size(steps)
     if len(edges) != 1 or (fixed is None and _shorter_side(steps) is None):
         raise UserError(
-            f'the test pipeline has {len(edges)} ResizeEdge or Resize, of which one, of the '
-            f'shorter side or to a fixed size, is needed to resize to {resize}: leave the size '
+            f'the test pipeline has {len(edges)} ResizeEdge, of which one is needed to resize to '
+            f'{resize} (of the shorter side; a Resize to a fixed size serves too): leave the size '
             'out, or write a tta_pipeline in the config'
         )
     key = 'size' if _kind(edges[0]) == 'torchvision/Resize' else 'scale'
