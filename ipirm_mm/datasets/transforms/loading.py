@@ -24,8 +24,9 @@ class LoadImage(LoadImageFromFile):
     Fault bridged: MMCV's own reports "failed to load image", or an OpenCV message without a file
     name, from within a worker. It also accepts a truncated file and fills the missing part with
     gray; what follows the end of a whole image, such as the video of a motion photo, is ignored.
-    What OpenCV cannot read, such as a GIF, is read by Pillow. Gray images, palettes, transparency (dropped), CMYK and 16 bits become 8-bit BGR, and the
-    rotation in EXIF is applied. The arguments are those of ``LoadImageFromFile``.
+    What OpenCV cannot read, such as a GIF, is read by Pillow. Gray images, palettes, transparency
+    (dropped), CMYK and 16 bits become 8-bit BGR, and the rotation in EXIF is applied. The
+    arguments are those of ``LoadImageFromFile``.
     """
 
     def transform(self, results: dict) -> dict | None:
