@@ -17,6 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .compat import prepare_cpu_distributed
+from .engine import CheckClassesHook
 from .errors import UserError
 from .models.tta import CROPS, VIEW_POLICIES
 from .resources import find_config
@@ -205,7 +206,9 @@ def check_resume(cfg: Config) -> None:
 
 def build_runner(cfg: Config) -> Any:
     """Build the runner of a config, MMEngine's or the one named by ``runner_type``."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(CheckClassesHook())
+    return runner
 
 
 def run(main: Callable[[], None]) -> None:

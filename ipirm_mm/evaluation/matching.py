@@ -121,9 +121,10 @@ def check_same_images(members: Sequence[Predictions]) -> None:
         places = same_images(first.images, other.images)
         if places != list(range(len(first.images))):
             what = 'images' if places is None else 'order'
-            ones, others = map(normalized, first.images), map(normalized, other.images)
-            if places is not None:
-                ones, others = iter(split_root(first.images)[1]), iter(split_root(other.images)[1])
+            ones, others = [
+                split_root(m.images)[1] if places else list(map(normalized, m.images))
+                for m in (first, other)
+            ]
             number = next(n for n, (a, b) in enumerate(zip(ones, others)) if a != b)
             raise UserError(
                 f'{pair} differ in their {what}: number {number} is {first.images[number]} in one '

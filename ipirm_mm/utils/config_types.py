@@ -34,7 +34,7 @@ def with_names(config: Config) -> Config:
     Returns:
         The config with names.
     """
-    imported = getattr(config, '_imported_names', set())
+    imported: set[str] = getattr(config, '_imported_names', set())
     content = {key: value for key, value in config._cfg_dict.items() if key not in imported}
     if not _has_classes(content):
         return config
