@@ -151,6 +151,8 @@ def main() -> None:
         raise UserError(f'there is no folder {args.imagenet}')
     if args.per_class < 1:
         raise UserError(f'--per-class must be at least 1, but is {args.per_class}')
+    if args.draw is not None and args.draw < 0:
+        raise UserError(f'--draw must not be negative, but is {args.draw}')
     if args.lists is not None:
         places = from_lists(args.imagenet, args.lists)
         origin = LISTED.format(lists=args.lists, source=args.imagenet)

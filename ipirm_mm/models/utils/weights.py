@@ -56,6 +56,11 @@ def load_weights(
     if not path:
         raise UserError(f'there is no checkpoint for {type(module).__name__}: give its path')
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    if not isinstance(checkpoint, dict):
+        raise UserError(
+            f'{path} is no checkpoint: it holds a {type(checkpoint).__name__}, not a dict of '
+            'weights; give the file that tools/train.py saved'
+        )
     state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     own = module.state_dict()
 
