@@ -302,8 +302,12 @@ def _config_error(error: BaseException | None) -> str | None:
         if ' registry' in text and where[:2] == ('mmengine', 'registry'):
             return f'a type in the config is not known: {text.split(". ", 1)[0]}'
     if isinstance(error, TypeError) and any(c.co_name == 'build_from_cfg' for c in frames):
-        wrong = ('unexpected keyword argument', 'required positional argument')
-        wrong += ('required keyword-only argument', 'multiple values for')
+        wrong = (
+            'unexpected keyword argument',
+            'required positional argument',
+            'required keyword-only argument',
+            'multiple values for',
+        )
         if any(words in text for words in wrong):
             return f'the config does not fit a class: {text.replace(".__init__()", "")}'
     return None

@@ -137,12 +137,23 @@ def test_all_tools_are_here():
 
 @pytest.mark.parametrize('tool', TOOLS)
 def test_a_mistake_is_one_sentence(files, tmp_path, tool):
+    check(files, tmp_path, tool, TOOLS[tool][:1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('tool', TOOLS)
+def test_all_mistakes_are_one_sentence(files, tmp_path, tool):
+    check(files, tmp_path, tool, TOOLS[tool][1:])
+
+
+def check(files, work, tool, inputs):
+    """Run a tool with wrong inputs, and see that each ends in one sentence."""
     before = sorted(path for path in files.rglob('*') if '__pycache__' not in path.parts)
     bad = []
-    for given in TOOLS[tool]:
+    for given in inputs:
         words = [word.replace('@', str(files)) for word in given]
         if tool in ('train', 'test', 'search_tta', 'ensemble'):
-            words[1:1] = ['--work-dir', tmp_path / 'work']
+            words[1:1] = ['--work-dir', work / 'work']
         finished = run_tool(f'tools/{tool}.py', *words, check=False, IPIRM_TRACEBACK='')
         lines = [line for line in finished.stderr.splitlines() if 'error: ' in line]
         # The error of a member that tools/ensemble.py runs stands above its own.

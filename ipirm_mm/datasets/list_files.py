@@ -21,7 +21,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, 'utf-16'),
 )
 # What stands between a path and its class: a blank or tabs, a comma or a semicolon.
-_LABELED = re.compile(r'(?P<name>.*\S)(?:[ \t]*[,;\t][ \t]*|[ \t]+)(?P<label>\d+)')
+_LABELED = re.compile(r'(?P<name>.*[^\s,;])(?:[ \t]*[,;\t][ \t]*|[ \t]+)(?P<label>\d+)')
 _QUOTED = re.compile(r'"(?P<name>(?:[^"]|"")*)"(?:\s*[,;\t ]\s*"?(?P<label>\d+)"?)?')
 _HEADER = re.compile(
     r'"?(path|file|filename|file_name|image|images|img|img_path|image_path|name|id|image_id)"?'
