@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+from types import SimpleNamespace
 
 import mmcv
 import numpy as np
@@ -22,6 +24,7 @@ from torchvision.transforms.functional import ten_crop
 from ipirm_mm.datasets import LoadImage, VIPriors, tta_pipeline
 from ipirm_mm.datasets.image_format import is_truncated
 from ipirm_mm.datasets.list_files import read_list
+from ipirm_mm.engine.hooks import CheckClassesHook
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import (
     DumpPredictions,
@@ -254,7 +257,7 @@ def test_classes_in_another_order_are_mapped():
 
 def test_unknown_classes_are_said(monkeypatch):
     said = []
-    module = 'ipirm_mm.models.utils.class_names.print_log'
+    module = 'ipirm_mm.models.utils.classes.print_log'
     monkeypatch.setattr(module, lambda line, **options: said.append(line))
     common_classes([('x',), None], ['a.pth', 'b.pth'])
     assert said == ['b.pth does not name its classes: they are taken to be in the same order']
@@ -508,3 +511,32 @@ def test_lazy_configs_in_all_tools(lazy, tmp_path, tool):
         fails_with(run, 'share 6 images')
         finished = run_tool('tools/ensemble.py', *members, '--work-dir', tmp_path)
         assert 'different classes for 0.0 %' in finished.stdout
+
+
+def test_logits_of_a_teacher_are_mapped_to_the_classes_of_the_training_set(lazy):
+    """And those of a teacher of other classes refused, before a step is made."""
+    parts = dict(Config.fromfile(lazy / 'labeled.py').model.to_dict())
+    del parts['type']
+    student = dict(
+        type='DistillingClassifier',
+        **parts,
+        teacher=dict(model=str(lazy / 'labeled.py'), checkpoint=str(lazy / 'other.pth')),
+        distill_losses=[dict(type='LogitKL')],
+        data_preprocessor=dict(mean=[80.0] * 3, std=[60.0] * 3),
+    )
+    data = SimpleNamespace(metainfo=dict(classes=('ant', 'bee', 'cow')))
+    runner = SimpleNamespace(train_dataloader=SimpleNamespace(dataset=data), _val_loop=None)
+    images = torch.rand(2, 3, 16, 16)
+    logits = []
+    for name in ('same', 'other'):
+        student['teacher']['checkpoint'] = str(lazy / f'{name}.pth')
+        runner.model = MODELS.build(copy.deepcopy(student))
+        runner.model.init_weights()
+        CheckClassesHook().before_train(runner)
+        (teacher,) = runner.model.beside
+        logits.append(teacher(images).logits)
+    torch.testing.assert_close(*logits)
+    student['teacher']['checkpoint'] = str(lazy / 'wrong.pth')
+    runner.model = MODELS.build(copy.deepcopy(student))
+    with pytest.raises(UserError, match="class 2 is 'cow' in one and 'cat' in the other"):
+        CheckClassesHook().before_train(runner)

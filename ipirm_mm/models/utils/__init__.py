@@ -1,6 +1,6 @@
 """What several models share."""
 
-from .class_names import (
+from .classes import (
     as_names,
     class_names,
     class_order,
@@ -10,7 +10,7 @@ from .class_names import (
 )
 from .classifier_config import load_classifier, plain_classifier
 from .gather import gather_batch
-from .label_rule import LabelRule, is_distribution, label_rule, merge_samples, stack_scores
+from .label_rules import LabelRule, is_distribution, label_rule, merge_samples, stack_scores
 from .pooling import pool_last, pooled_feature
 from .sample_indices import sample_indices
 from .weights import CheckedPretrained, load_weights

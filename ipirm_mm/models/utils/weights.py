@@ -61,7 +61,7 @@ def load_weights(
             f'{path} is no checkpoint: it holds a {type(checkpoint).__name__}, not a dict of '
             'weights; give the file that tools/train.py saved'
         )
-    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    state: Any = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     own = module.state_dict()
 
     def fitting(prefix: str) -> list[str]:
