@@ -1,5 +1,14 @@
 """Hooks of MMEngine's runner."""
 
-from .hooks import CRDMemoryHook, KNNHook, PartitionUpdateHook, SetEpochHook
+from .hooks import CRDMemoryHook, KNNHook, PartitionUpdateHook, RequireStepsHook, SetEpochHook
+from .passes import check_end, no_step_message
 
-__all__ = ['CRDMemoryHook', 'KNNHook', 'PartitionUpdateHook', 'SetEpochHook']
+__all__ = [
+    'CRDMemoryHook',
+    'KNNHook',
+    'PartitionUpdateHook',
+    'RequireStepsHook',
+    'SetEpochHook',
+    'check_end',
+    'no_step_message',
+]

@@ -3,6 +3,13 @@
 from .crd_memory_hook import CRDMemoryHook
 from .knn_hook import KNNHook
 from .partition_update_hook import PartitionUpdateHook
+from .require_steps_hook import RequireStepsHook
 from .set_epoch_hook import SetEpochHook
 
-__all__ = ['CRDMemoryHook', 'KNNHook', 'PartitionUpdateHook', 'SetEpochHook']
+__all__ = [
+    'CRDMemoryHook',
+    'KNNHook',
+    'PartitionUpdateHook',
+    'RequireStepsHook',
+    'SetEpochHook',
+]
