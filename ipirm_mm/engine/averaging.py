@@ -39,3 +39,18 @@ def sync_averaged(runner: Runner, kind: type[nn.Module]) -> None:
                 for key, buffer in module.named_buffers():
                     if buffer.shape == buffers[key].shape:
                         buffer.copy_(buffers[key])
+
+
+def refresh_averaged(runner: Runner) -> None:
+    """Let averaged models update the buffers that they have after a checkpoint was loaded.
+
+    Fault: with ``update_buffers=True``, MMEngine's averaged models keep the buffers that they were
+    built with, and modules that take the size of a checkpoint have replaced some of them.
+
+    Args:
+        runner: The runner.
+    """
+    for hook in runner.hooks:
+        averaged = getattr(hook, 'ema_model', None)
+        if averaged is not None and averaged.update_buffers:
+            averaged.avg_parameters = averaged.module.state_dict()

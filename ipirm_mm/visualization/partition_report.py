@@ -53,6 +53,10 @@ def report_partition(
         f'Partition {number} before {time}: objective {result.objective:.4f}, sizes '
         f'{shown}, NMI with earlier ones: {nmi}, {result.seconds:.1f} s'
     )
+    if 'several' in labels.get('why_no_label', ''):
+        runner.logger.info(
+            f'Partition {number} is not compared with classes: the images {labels["why_no_label"]}'
+        )
     scalars = dict(
         objective=result.objective,
         smallest=min(sizes),

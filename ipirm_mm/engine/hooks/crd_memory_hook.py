@@ -11,7 +11,7 @@ from ipirm_mm.datasets import UniqueImages, one_class, why_not_one_class
 from ipirm_mm.errors import UserError
 from ipirm_mm.models.distillation import CRD
 
-from ..averaging import sync_averaged, unwrap
+from ..averaging import refresh_averaged, sync_averaged, unwrap
 from ..passes import check_steps, is_training, prepare_images
 
 
@@ -62,9 +62,28 @@ class CRDMemoryHook(Hook):
         for loss in losses:
             loss.allocate(torch.tensor(known))
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Start with new memories where a checkpoint is not resumed but loaded (``load_from``)."""
+        if not is_training(runner) or runner._resume:
+            return
+        state = checkpoint.get('state_dict', checkpoint)
+        dropped = 0
+        for name, module in unwrap(runner.model).named_modules():
+            if isinstance(module, CRD):
+                dropped += len(state.get(f'{name}.labels', ()))
+                for key, buffer in module.named_buffers():
+                    if f'{name}.{key}' in state:
+                        state[f'{name}.{key}'] = buffer.clone()
+        if dropped:
+            runner.logger.info(
+                f'load_from: the memories of CRD in the checkpoint, of {dropped} images, are '
+                'dropped, because a new schedule begins (--resume continues the old one)'
+            )
+
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to train."""
         check_steps(runner)
+        refresh_averaged(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the memories out of averages of the model."""

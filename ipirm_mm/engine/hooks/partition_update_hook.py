@@ -25,7 +25,7 @@ from ipirm_mm.utils import ProgressBar
 from ipirm_mm.utils.deprecation import renamed_arguments
 from ipirm_mm.visualization import report_partition
 
-from ..averaging import sync_averaged, unwrap
+from ..averaging import refresh_averaged, sync_averaged, unwrap
 from ..checkpoints import adapt_partitions
 from ..passes import (
     broadcast_epoch,
@@ -232,6 +232,7 @@ class PartitionUpdateHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to train."""
         check_steps(runner)
+        refresh_averaged(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the partitions of averaged models up to date."""
@@ -270,6 +271,13 @@ class PartitionUpdateHook(Hook):
     def _update(self, runner: Runner, model: Any, number: int) -> None:
         z1, z2, data = self._features(runner, model, number)
         assignment = torch.zeros(model.partitions.num_images, dtype=torch.uint8, device=z1.device)
+        # Images that the pipeline rejects have no features, and stay in subset 0.
+        index = data['sample_idx']
+        if len(index) < len(assignment):
+            runner.logger.warning(
+                f'Partition {number} is found from {len(index)} of {len(assignment)} images; the '
+                'others count as subset 0, should the pipeline accept them later'
+            )
         result: PartitionResult | None = None
         error = ''
         # One rank solves, and the others receive its partition: the same arithmetic on another
@@ -282,11 +290,11 @@ class PartitionUpdateHook(Hook):
                         z2,
                         seed=runner.seed + self._now(runner),
                         factor=data.get('factor'),
-                        previous=model.partitions.found,
+                        previous=model.partitions.found[
+                            :, index.to(model.partitions.found.device)
+                        ],
                         progress=bar,
                     )
-                # Images that the pipeline rejects have no features, and stay in subset 0.
-                index = data['sample_idx'].to(assignment.device)
                 assignment[index] = result.assignment.to(assignment)
             except UserError as exception:
                 error = str(exception)
