@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import fails_with, run_tool
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, RepeatDataset
+from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner, loops
@@ -33,10 +33,9 @@ from ipirm_mm.datasets import (
     one_class,
     why_not_one_class,
 )
-from ipirm_mm.engine import PartitionUpdateHook
 from ipirm_mm.engine.passes import PassSampler
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import KNNAccuracy, build_loader, extract_features
+from ipirm_mm.evaluation import KNNAccuracy, build_loader, extract_features, features
 
 FLIP = dict(type='RandomResizedCrop', scale=8)
 PACK = dict(type='PackInputs', meta_keys=('sample_idx', 'img_path'))
@@ -44,10 +43,10 @@ ONE_VIEW = [dict(type='SeededTransforms', transforms=[FLIP]), PACK]
 TWO_VIEWS = [dict(type='SeededMultiView', num_views=2, transforms=[[FLIP]]), PACK]
 IPIRM = dict(
     type='IPIRMSimCLR',
-    backbone=dict(type='SmallConvNet', channels=(4, 8)),
+    backbone=dict(type='SmallConvNet', channels=(8, 16)),
     neck=dict(
         type='NonLinearNeck',
-        in_channels=8,
+        in_channels=16,
         hid_channels=8,
         out_channels=4,
         norm_cfg=dict(type='BN1d'),
@@ -76,8 +75,9 @@ class Watch(Hook):
         self.seen = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        for image, sample in zip(data_batch['inputs'], data_batch['data_samples']):
-            image = image[0] if isinstance(image, (list, tuple)) else image
+        images = data_batch['inputs']
+        images = torch.stack(images, 1) if isinstance(images, (list, tuple)) else images
+        for image, sample in zip(images, data_batch['data_samples']):
             self.seen.append((sample.sample_idx, sample.get('img_path'), image.numpy().tobytes()))
 
 
@@ -86,7 +86,16 @@ def fashion(count=10, pipeline=ONE_VIEW, split='train'):
 
 
 def run(
-    path, dataset, hooks, model=None, batch_size=4, sampler=None, workers=0, resume=None, **loop
+    path,
+    dataset,
+    hooks,
+    model=None,
+    batch_size=4,
+    sampler=None,
+    workers=0,
+    resume=None,
+    drop_last=False,
+    **loop,
 ):
     """Train in this process; returns the runner and what the model was given."""
     loop = loop or dict(by_epoch=True, max_epochs=2)
@@ -98,6 +107,7 @@ def run(
         batch_size=batch_size,
         num_workers=workers,
         persistent_workers=workers > 0,
+        drop_last=drop_last,
         sampler=sampler or dict(type='DefaultSampler', shuffle=True),
         collate_fn=dict(type='default_collate'),
         dataset=dataset,
@@ -287,54 +297,379 @@ def test_an_unknown_wrapper_is_refused_where_it_is_ambiguous_only(tmp_path):
         run(tmp_path, dataset, [dict(type='PartitionUpdateHook')], model=IPIRM)
 
 
-def stage_one(path, dataset=None, interval=1, resume=None, hooks=(), batch_size=8, **more):
-    given = dict(by_epoch=True, max_epochs=3)
-    options = {
-        key: more.pop(key) for key in ('by_epoch', 'keep_loaded', 'max_partitions') if key in more
-    }
-    given.update(more.pop('loop', {}))
-    hook = dict(
-        type='PartitionUpdateHook', interval=interval, solver=dict(strategy='kmeans'), **options
-    )
+def stage_one(path, dataset=None, hooks=(), resume=None, loop=None, **options):
+    """Train Stage I on 24 images in batches of 8; ``options`` are those of the hook."""
+    hook = dict(type='PartitionUpdateHook', solver=dict(strategy='kmeans'), **options)
     return run(
         path,
         dataset or fashion(24, TWO_VIEWS),
         [hook, *hooks],
         model=dict(IPIRM),
-        batch_size=batch_size,
+        batch_size=8,
         resume=resume,
-        **more,
-        **given,
+        **(loop or dict(by_epoch=True, max_epochs=3)),
     )[0]
+
+
+ITERATIONS = dict(by_epoch=False, max_iters=9)  # three passes
 
 
 def test_partitions_of_a_loop_of_iterations(tmp_path):
     """Every three iterations, or every pass: then as in a loop of epochs, to the last bit."""
-    run_ = stage_one(tmp_path / 'i', interval=3, loop=dict(by_epoch=False, max_iters=8))if False else None
-    by_iteration = iterations(tmp_path / 'i', interval=3)
+    by_iteration = stage_one(tmp_path / 'i', interval=4, loop=dict(ITERATIONS))
     records = sorted((tmp_path / 'i' / 'partitions').glob('*.json'))
-    assert [json.loads(record.read_text())['iteration'] for record in records] == [3, 6]
+    assert [json.loads(record.read_text())['iteration'] for record in records] == [4, 8]
     assert len(by_iteration.model.partitions) == 2 == by_iteration.model.partitions.capacity
-    by_pass = iterations(tmp_path / 'p', by_epoch=True)
-    by_epoch = stage_one(tmp_path / 'e')
-    for name, value in by_epoch.model.state_dict().items():
-        if not name.startswith('partitions'):
-            assert torch.equal(value, by_pass.model.state_dict()[name]), name
-    assert len(by_epoch.model.partitions) == 2
-    assert run_ is None
+    by_pass = stage_one(tmp_path / 'p', interval=1, by_epoch=True, loop=dict(ITERATIONS))
+    records = sorted((tmp_path / 'p' / 'partitions').glob('*.json'))
+    assert [json.loads(record.read_text())['iteration'] for record in records] == [3, 6]
+    by_epoch = stage_one(tmp_path / 'e', interval=1, by_epoch=None)
+    assert len(by_epoch.model.partitions) == len(by_pass.model.partitions) == 2
 
 
-def iterations(path, interval=1, **options):
-    """Nine iterations, which are three passes."""
-    hook = dict(
-        type='PartitionUpdateHook', interval=interval, solver=dict(strategy='kmeans'), **options
-    )
-    return run(
-        path,
+def test_both_loops_see_the_same_views(tmp_path):
+    hook = dict(type='PartitionUpdateHook', interval=1, solver=dict(strategy='random'))
+    seen = [
+        run(tmp_path / str(n), fashion(24, TWO_VIEWS), [hook], dict(IPIRM), 8, **loop)[1]
+        for n, loop in enumerate((dict(by_epoch=True, max_epochs=3), dict(ITERATIONS)))
+    ]
+    assert len(seen[0]) == 72 and seen[0] == seen[1]
+
+
+def test_iterations_as_the_clock_of_a_loop_of_epochs(tmp_path):
+    stage_one(tmp_path, interval=4, by_epoch=False)
+    records = sorted((tmp_path / 'partitions').glob('*.json'))
+    assert [json.loads(record.read_text())['iteration'] for record in records] == [4, 8]
+
+
+def test_warm_up_counts_passes_in_a_loop_of_iterations(tmp_path):
+    weights = []
+
+    class Look(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            weights.append(runner.model.head.current_weight)
+
+    model = dict(IPIRM, head=dict(type='IPIRMContrastiveHead', irm_warmup_epochs=1))
+    run(
+        tmp_path,
         fashion(24, TWO_VIEWS),
-        [hook],
-        model=dict(IPIRM),
+        [dict(type='PartitionUpdateHook', max_partitions=0), Look()],
+        model=model,
         batch_size=8,
         by_epoch=False,
-        max_iters=9,
-    )[0]
+        max_iters=5,
+    )
+    assert weights == [0, 0, 0, 0.2, 0.2]
+
+
+def resumed(path, name, **more):
+    return dict(resume=True, load_from=str(path / name), **more)
+
+
+def test_a_resumed_loop_of_iterations_goes_on_with_its_partitions(tmp_path):
+    whole = stage_one(tmp_path / 'whole', interval=2, loop=dict(ITERATIONS))
+    stage_one(tmp_path / 'part', interval=2, loop=dict(ITERATIONS, max_iters=5))
+    resume = resumed(tmp_path / 'part', 'iter_5.pth')
+    again = stage_one(tmp_path / 'part', interval=2, resume=resume, loop=dict(ITERATIONS))
+    assert torch.equal(whole.model.partitions.found, again.model.partitions.found)
+    assert len(again.model.partitions) == 4
+
+
+def test_load_from_starts_a_new_schedule(tmp_path, capfd):
+    first = stage_one(tmp_path / '1', interval=1, max_partitions=1)
+    found = first.model.partitions.found.clone()
+    start = dict(load_from=str(tmp_path / '1' / 'epoch_3.pth'))
+    look = LogLevel()
+    again = stage_one(tmp_path / '2', interval=1, max_partitions=1, resume=start, hooks=[look])
+    assert len(again.model.partitions) == 1
+    assert 'load_from: 1 partitions of the checkpoint are dropped' in look.text(tmp_path / '2')
+    look = LogLevel()
+    other = fashion(30, TWO_VIEWS, 'val')
+    given = dict(interval=1, max_partitions=1, keep_loaded=True, resume=start, hooks=[look])
+    stage_one(tmp_path / '3', dataset=other, **given)
+    assert 'they divide 24 images, and the training set has 30' in look.text(tmp_path / '3')
+    kept = stage_one(tmp_path / '4', **given)
+    assert len(kept.model.partitions) == 2
+    assert torch.equal(kept.model.partitions.found[:1], found)
+    # A resume of that run has room for what was kept and for what is found.
+    given.update(max_partitions=3, hooks=())
+    stage_one(tmp_path / '5', **given)
+    given['resume'] = resumed(tmp_path / '5', 'epoch_3.pth')
+    longer = stage_one(tmp_path / '5', loop=dict(by_epoch=True, max_epochs=4), **given)
+    assert len(longer.model.partitions) == 4
+    assert torch.equal(longer.model.partitions.found[:1], found)
+
+
+class LogLevel(Hook):
+    """Let the file of the log have lines of the level INFO."""
+
+    priority = 0
+
+    def before_run(self, runner):
+        for handler in runner.logger.handlers:
+            handler.setLevel('INFO')
+        runner.logger.setLevel('INFO')
+
+    def text(self, path):
+        return ''.join(file.read_text() for file in Path(path).glob('*/*.log'))
+
+
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_averaged_models_have_the_partitions(tmp_path, update_buffers):
+    ema = dict(type='EMAHook', update_buffers=update_buffers, momentum=0.1)
+    first = stage_one(tmp_path / 'a', interval=1, hooks=[ema])
+    path = tmp_path / 'a' / 'epoch_3.pth'
+    state = torch.load(path, weights_only=True)
+    for part, prefix in (('state_dict', ''), ('ema_state_dict', 'module.')):
+        assert int(state[part][f'{prefix}partitions.count']) == 2
+        saved = state[part][f'{prefix}partitions.assignments']
+        assert torch.equal(saved, first.model.partitions.assignments)
+    for resume in (resumed(tmp_path / 'a', 'epoch_3.pth'), dict(load_from=str(path))):
+        given = dict(resume=resume, hooks=[ema], keep_loaded=True)
+        loop = dict(by_epoch=True, max_epochs=4)
+        again = stage_one(tmp_path / 'b', interval=1, loop=loop, **given)
+        expected = 3 if 'resume' in resume else 5
+        assert len(again.model.partitions) == expected
+        assert torch.equal(again.model.partitions.found[:2], first.model.partitions.found)
+        state = torch.load(tmp_path / 'b' / 'epoch_4.pth', weights_only=True)
+        assert int(state['state_dict']['partitions.count']) == expected
+
+
+class Rejects(FashionMNIST50):
+    """A data set in which the pipeline rejects some images, as with ``ignore_empty``."""
+
+    def prepare_data(self, idx):
+        return None if idx in (2, 7) else super().prepare_data(idx)
+
+
+def test_rejected_images_are_left_out_of_a_partition(tmp_path):
+    dataset = Rejects(indices=24, pipeline=TWO_VIEWS)
+    look = LogLevel()
+    trained = stage_one(tmp_path, dataset=dataset, interval=1, hooks=[look])
+    assert trained.model.partitions.found.shape == (2, 24)
+    assert 'used 22 of 24 images' in look.text(tmp_path)
+    record = json.loads((tmp_path / 'partitions' / 'partition_02.json').read_text())
+    assert sum(record['sizes']) == 22
+    # The rest is assigned as the solver has it: sizes over the images that were used.
+    rows = [index for index in range(24) if index not in (2, 7)]
+    sizes = torch.bincount(trained.model.partitions.found[1, rows].long(), minlength=2)
+    assert sizes.tolist() == record['sizes']
+
+
+def test_partitions_of_wrapped_data_sets(tmp_path):
+    joined = dict(
+        type='ConcatDataset', datasets=[fashion(10, TWO_VIEWS), fashion(14, TWO_VIEWS, 'val')]
+    )
+    whole = stage_one(tmp_path / 'c', dataset=joined, interval=1)
+    assert whole.model.partitions.found.shape == (2, 24)
+    assert (tmp_path / 'c' / 'partitions' / 'partition_02.png').is_file()
+
+
+@pytest.mark.parametrize(
+    'loop,message',
+    [
+        (dict(by_epoch=True, max_epochs=2), 'batch_size is 16, but there are only 10'),
+        (dict(by_epoch=False, max_iters=2), 'batch_size is 16, but there are only 10'),
+    ],
+)
+def test_a_run_without_a_step_is_refused_by_the_hooks(tmp_path, loop, message):
+    with pytest.raises(UserError, match=message):
+        run(
+            tmp_path, fashion(), [dict(type='SetEpochHook')], drop_last=True, batch_size=16, **loop
+        )
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_a_resume_with_nothing_left_is_refused(tmp_path):
+    stage_one(tmp_path, interval=1)
+    with pytest.raises(UserError, match='after 3 of train_cfg.max_epochs=3: raise it'):
+        stage_one(tmp_path, interval=1, resume=resumed(tmp_path, 'epoch_3.pth'))
+
+
+def test_our_tool_refuses_a_run_without_a_step_before_it_writes(tmp_path):
+    options = ('train_dataloader.dataset.indices=100', 'train_dataloader.batch_size=101')
+    given = ('--work-dir', tmp_path / 'run', '--cfg-options', *options)
+    finished = run_tool('tools/train.py', 'configs/quickstart/simclr.py', *given, check=False)
+    fails_with(finished, 'batch_size to at most 100')
+    assert not (tmp_path / 'run').exists()
+
+
+def prepared(changes=None, **flags):
+    config = Config.fromfile('configs/quickstart/simclr.py')
+    config.train_dataloader.drop_last = False
+    for key, value in (changes or {}).items():
+        config[key] = value
+    cli.prepare_training(config, **flags)
+    return config
+
+
+@pytest.mark.parametrize(
+    'changes,flags,message',
+    [
+        (dict(optim_wrapper=None), dict(amp=True), 'has no optim_wrapper'),
+        (dict(train_dataloader=None, train_cfg=None), {}, 'no train_dataloader, train_cfg, so'),
+        (dict(auto_scale_lr=None), dict(auto_scale_lr=True), 'base_batch_size, but it is None'),
+        (dict(auto_scale_lr=dict(enable=True)), {}, 'base_batch_size, but it is None'),
+        (dict(train_cfg=dict(max_epochs=0)), {}, 'max_epochs must be at least 1, but is 0'),
+        ({}, dict(amp=True), 'needs an accelerator'),
+        (dict(optim_wrapper=dict(type='AmpOptimWrapper')), {}, 'needs an accelerator'),
+        (dict(optim_wrapper=dict(type='ApexOptimWrapper')), dict(amp=True), 'it is ApexOptim'),
+    ],
+)
+def test_flags_without_their_sections(changes, flags, message, monkeypatch):
+    monkeypatch.setattr(cli, 'get_device', lambda: 'cpu')
+    with pytest.raises(UserError, match=message):
+        prepared(changes, **flags)
+
+
+def test_flags_with_their_sections(monkeypatch):
+    monkeypatch.setattr(cli, 'get_device', lambda: 'cuda')
+    assert prepared(amp=True).optim_wrapper.loss_scale == 'dynamic'
+    assert prepared(auto_scale_lr=True).auto_scale_lr == dict(enable=True, base_batch_size=256)
+
+
+@pytest.mark.parametrize(
+    'label,expected',
+    [
+        (3, 3),
+        (np.int64(3), 3),
+        (np.array(3), 3),
+        (np.array([3]), 3),
+        (torch.tensor(3), 3),
+        (torch.tensor([3]), 3),
+        ([3], 3),
+        ((np.uint8(3),), 3),
+        ([0, 2], None),
+        ([], None),
+        (np.array([0.2, 0.8]), None),
+        (0.5, None),
+        (True, None),
+        (None, None),
+    ],
+)
+def test_one_class(label, expected):
+    assert one_class(label) == expected
+
+
+def test_why_images_have_not_one_class_each():
+    assert why_not_one_class([None, None]) == 'have no labels'
+    assert why_not_one_class([None, 1]) == 'have labels only in part (1 of 2)'
+    assert '(1 of 2 images)' in why_not_one_class([1, [0, 2]])
+
+
+class Labeled(FashionMNIST50):
+    """A data set with labels of another form."""
+
+    def __init__(self, form, **kwargs):
+        self.form = form
+        super().__init__(**kwargs)
+
+    def get_data_info(self, idx):
+        info = super().get_data_info(idx)
+        label = self.form(info.pop('gt_label'), idx)
+        return info if label is None else {**info, 'gt_label': label}
+
+
+PLAIN = [PACK]
+
+
+@pytest.mark.parametrize(
+    'form,why',
+    [
+        (lambda label, idx: np.int64(label), None),
+        (lambda label, idx: np.array([label]), None),
+        (lambda label, idx: torch.tensor([label]), None),
+        (lambda label, idx: [label], None),
+        (lambda label, idx: [0, 2] if idx % 2 else [1], 'have several labels'),
+        (lambda label, idx: label if idx else None, 'have labels only in part (9 of 10)'),
+        (lambda label, idx: None, 'have no labels'),
+    ],
+)
+def test_labels_of_every_form(tmp_path, form, why):
+    loader = build_loader(dict(dataset=Labeled(form, indices=10, pipeline=PLAIN), batch_size=4))
+    found = extract_features(cli_model(), loader)
+    if why is None:
+        assert found['gt_label'].tolist() == [
+            FashionMNIST50().get_data_info(i)['gt_label'] for i in range(10)
+        ]
+    else:
+        assert 'gt_label' not in found and why in found['why_no_label']
+    # Stage I uses no label.
+    dataset = Labeled(form, indices=10, pipeline=TWO_VIEWS)
+    trained = stage_one(tmp_path, dataset=dataset, interval=1)
+    assert len(trained.model.partitions) == 2
+    record = json.loads((tmp_path / 'partitions' / 'partition_01.json').read_text())
+    assert ('bits_about_class' in record) == (why is None)
+
+
+def test_the_metric_of_neighbors_needs_one_class():
+    sample = dict(feature=torch.ones(2), gt_label=torch.tensor([0, 2]))
+    with pytest.raises(UserError, match='needs one class per image, but .* have several labels'):
+        KNNAccuracy().process(None, [sample])
+
+
+def test_features_of_joined_data_sets_are_not_merged():
+    parts = [
+        FashionMNIST50(indices=6, pipeline=PLAIN),
+        FashionMNIST50('val', indices=5, pipeline=PLAIN),
+    ]
+    model = cli_model()
+    found = extract_features(model, build_loader(dict(dataset=ConcatDataset(parts), batch_size=4)))
+    assert found['num_images'] == 11 and found['sample_idx'].tolist() == list(range(11))
+    alone = [extract_features(model, build_loader(dict(dataset=part))) for part in parts]
+    for key in ('gt_label', 'features'):
+        both = [part[key] if key == 'gt_label' else part[key][0] for part in alone]
+        whole = found[key] if key == 'gt_label' else found[key][0]
+        torch.testing.assert_close(whole, torch.cat(both))
+    balanced = ClassBalancedDataset(parts[0], 0.9)
+    found = extract_features(model, build_loader(dict(dataset=balanced)))
+    assert len(balanced) > 6 and found['sample_idx'].tolist() == list(range(6))
+    fold = KFoldDataset(dict(type='FashionMNIST50', indices=10, pipeline=PLAIN), num_splits=2)
+    assert len(extract_features(model, build_loader(dict(dataset=fold)))['sample_idx']) == 5
+
+
+def test_features_say_how_many_images_were_used(monkeypatch):
+    said = []
+    monkeypatch.setattr(features, 'print_log', lambda text, **_: said.append(text))
+    loader = build_loader(
+        dict(dataset=FashionMNIST50(indices=10, pipeline=PLAIN), batch_size=4, drop_last=True)
+    )
+    found = extract_features(cli_model(), loader)
+    assert len(found['sample_idx']) == 8 and found['num_images'] == 10
+    assert said[0].startswith('features: used 8 of 10 images; the others were rejected')
+
+
+def test_loaders_without_what_the_tools_add():
+    """No collate_fn, no sampler, and persistent workers without workers."""
+    config = dict(
+        dataset=fashion(10, PLAIN),
+        batch_size=4,
+        num_workers=0,
+        persistent_workers=True,
+        pin_memory=True,
+    )
+    model = cli_model()
+    expected = extract_features(model, build_loader(config))
+    listed = build_loader(dict(config, collate_fn=dict(type='pseudo_collate')))
+    found = extract_features(model, listed)
+    torch.testing.assert_close(found['features'][0], expected['features'][0])
+    views = dict(config, dataset=fashion(10, TWO_VIEWS), collate_fn=dict(type='pseudo_collate'))
+    assert [len(view) for view in extract_features(model, build_loader(views))['features']] == [
+        10,
+        10,
+    ]
+
+
+def test_neighbors_in_a_loop_of_iterations(tmp_path):
+    plain = dict(dataset=fashion(10, PLAIN), batch_size=4)
+    hook = dict(type='KNNHook', interval=2, k=3, bank_dataloader=plain, query_dataloader=plain)
+    look = LogLevel()
+    stage_one(tmp_path, interval=100, hooks=[hook, look], loop=dict(by_epoch=False, max_iters=5))
+    text = look.text(tmp_path)
+    assert [f'Iteration {number}: k-NN accuracy' in text for number in range(1, 6)] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]

@@ -42,12 +42,12 @@ class SeenIndex(int):
 class Item(NamedTuple):
     """What random draws know of the item that is loaded.
 
-    ``shift`` is what is added to the ``sample_idx`` of the innermost data set. ``passes`` is None
-    where the epoch says how often the data was passed.
+    ``shift`` is what is added to the ``sample_idx`` of the innermost data set, None if that is
+    unknown. ``passes`` is None where the epoch says how often the data was passed.
     """
 
     position: int
-    shift: int
+    shift: int | None
     passes: int | None
     repeat: int
 
@@ -156,9 +156,9 @@ class ImageNumbers:
             )
         return position
 
-    def shift(self, index: int) -> int:
-        """What makes the ``sample_idx`` of an item the item's own index."""
-        return int(index - self._inner[index])
+    def shift(self, index: int) -> int | None:
+        """What makes the ``sample_idx`` of an item the item's own index; None if unknown."""
+        return None if self.unknown else int(index - self._inner[index])
 
     def check_unique(self) -> None:
         """Check that a partition or memory can tell the images apart.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
@@ -92,7 +93,8 @@ def prepare_images(runner: Runner) -> ImageNumbers:
         loader._iterator = None
         if isinstance(sampler, InfiniteSampler):
             sampler.indices = sampler._indices_of_rank()
-        loop.dataloader_iterator = _InfiniteDataloaderIterator(loader)
+        with torch.random.fork_rng(devices=[]):  # the initial weights are drawn afterwards
+            loop.dataloader_iterator = _InfiniteDataloaderIterator(loader)
     return numbers
 
 

@@ -15,7 +15,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data import default_collate as torch_collate
 
 from ipirm_mm.datasets import number_images, one_class, why_not_one_class
 from ipirm_mm.errors import UserError
@@ -148,11 +147,13 @@ def _stacked(data: dict[str, Any]) -> dict[str, Any]:
     inputs, samples = data['inputs'], data['data_samples']
     if not isinstance(inputs, list) or not isinstance(samples, list):
         return data
-    image = inputs[0][0] if isinstance(inputs[0], (list, tuple)) else inputs[0]
+    several = isinstance(inputs[0], (list, tuple))  # views, each a list of images
+    image = inputs[0][0] if several else inputs[0]
     if not isinstance(image, Tensor) or image.ndim != 3:
         return data
     try:
-        return {**data, 'inputs': torch_collate(inputs)}
+        stacked = [torch.stack(list(view)) for view in inputs] if several else torch.stack(inputs)
+        return {**data, 'inputs': stacked}
     except RuntimeError as error:
         raise UserError(
             'the images of a batch have different sizes: put a transform that gives all the same '

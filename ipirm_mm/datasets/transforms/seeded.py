@@ -82,8 +82,9 @@ class _Seeded:
     def _key(self, results: dict) -> int:
         """Number of the item: the index in the data set, counted over all its wrappers."""
         sample_idx = results.get('sample_idx')
-        if isinstance(sample_idx, (int, np.integer)):
-            return int(sample_idx) + (self.item.shift if self.item is not None else 0)
+        shift = 0 if self.item is None else self.item.shift
+        if isinstance(sample_idx, (int, np.integer)) and shift is not None:
+            return int(sample_idx) + shift
         if self.item is None:
             raise UserError(
                 f'{type(self).__name__} needs sample_idx, which the data set does not set: use a '
