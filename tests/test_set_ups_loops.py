@@ -673,3 +673,44 @@ def test_neighbors_in_a_loop_of_iterations(tmp_path):
         True,
         True,
     ]
+
+
+def crd(path, dataset, resume=None, look=None, **loop):
+    teacher = dict(
+        type='ImageClassifier',
+        backbone=dict(type='SmallConvNet', channels=(8, 16)),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=10, in_channels=16),
+    )
+    weights = path.parent / 'teacher.pth'
+    if not weights.exists():
+        from mmpretrain.registry import MODELS
+
+        torch.save(dict(state_dict=MODELS.build(teacher).state_dict()), weights)
+    model = dict(
+        teacher,
+        type='DistillingClassifier',
+        teacher=dict(model=teacher, checkpoint=str(weights)),
+        distill_losses=[dict(type='CRD', feat_dim=4, num_negatives=4)],
+    )
+    hooks = [dict(type='CRDMemoryHook'), dict(type='SetEpochHook'), *([look] if look else [])]
+    return run(path, dataset, hooks, model=model, resume=resume, **loop)[0].model.distill_losses[0]
+
+
+def test_memories_of_wrapped_data_sets_loops_and_labels(tmp_path):
+    """Rows per image of all parts, with labels of NumPy; ``load_from`` begins with new ones."""
+    parts = [
+        Labeled(lambda label, idx: np.int64(label), split=split, indices=6, pipeline=ONE_VIEW)
+        for split in ('train', 'val')
+    ]
+    loss = crd(tmp_path / 'a', ConcatDataset(parts), by_epoch=False, max_iters=5)
+    labels = [part.get_data_info(i)['gt_label'] for part in parts for i in range(6)]
+    assert loss.labels.tolist() == labels and int(loss.steps) == 5
+    look = LogLevel()
+    start = dict(load_from=str(tmp_path / 'a' / 'iter_5.pth'))
+    loss = crd(tmp_path / 'b', fashion(8), resume=start, look=look)
+    assert len(loss.memory_student) == 8 and int(loss.steps) == 4
+    assert 'the memories of CRD in the checkpoint, of 12 images, are' in look.text(tmp_path / 'b')
+    several = Labeled(lambda label, idx: [0, 2], indices=6, pipeline=ONE_VIEW)
+    with pytest.raises(UserError, match='one class per training image, .* have several labels'):
+        crd(tmp_path / 'c', several)
