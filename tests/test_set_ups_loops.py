@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import fails_with, run_tool
+from helpers import ROOT, fails_with, fork_ranks, losses, run_tool
 from mmengine.config import Config
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.hooks import Hook
@@ -714,3 +714,50 @@ def test_memories_of_wrapped_data_sets_loops_and_labels(tmp_path):
     several = Labeled(lambda label, idx: [0, 2], indices=6, pipeline=ONE_VIEW)
     with pytest.raises(UserError, match='one class per training image, .* have several labels'):
         crd(tmp_path / 'c', several)
+
+
+ITERATIONS_CONFIG = """
+_base_ = ['{root}/configs/quickstart/ipirm_simclr_report.py']
+inner = dict(type='FashionMNIST50', pipeline=_base_.train_pipeline)
+train_dataloader = dict(
+    batch_size={batch},
+    sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        _delete_=True,
+        type='ConcatDataset',
+        datasets=[dict(inner, split='train', indices=50), dict(inner, split='val', indices=40)],
+    ),
+)
+train_cfg = dict(_delete_=True, by_epoch=False, max_iters={iterations}, val_interval=1000)
+custom_hooks = [dict(type='PartitionUpdateHook', interval=3, solver=dict(strategy='kmeans'))]
+default_hooks = dict(
+    logger=dict(interval=1, log_metric_by_epoch=False),
+    checkpoint=dict(_delete_=True, type='CheckpointHook', by_epoch=False, interval=4),
+)
+log_processor = dict(type='LogProcessor', by_epoch=False, window_size=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_loop_of_iterations_on_two_processes_and_resumed(tmp_path):
+    """Losses and partitions are those of one process without an interruption."""
+    states = {}
+    for name, batch, start in (('one', 32, run_tool), ('two', 16, fork_ranks)):
+        config = tmp_path / f'{name}.py'
+        text = ITERATIONS_CONFIG.replace('{root}', str(ROOT)).replace('{batch}', str(batch))
+        for iterations, arguments in ((4, ()), (8, ('--resume',))):
+            if name == 'one' and iterations == 4:
+                continue
+            config.write_text(text.replace('{iterations}', str(iterations)))
+            given = (config, '--work-dir', tmp_path / name, *arguments)
+            if start is run_tool:
+                run_tool('tools/train.py', *given[:3])
+            else:
+                fork_ranks('train', 2, *given)
+        states[name] = torch.load(tmp_path / name / 'iter_8.pth', weights_only=True)['state_dict']
+    one, two = losses(tmp_path / 'one'), losses(tmp_path / 'two')
+    assert len(one) == 8 and one.keys() == two.keys()
+    for step, value in one.items():
+        assert two[step] == pytest.approx(value, rel=1e-3), step
+    found = [state['partitions.assignments'] for state in states.values()]
+    assert torch.equal(*found) and found[0].shape == (2, 90)
