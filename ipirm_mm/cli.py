@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .compat import prepare_cpu_distributed
-from .engine import CheckClassesHook
+from .engine import CheckClassesHook, check_end, no_step_message
 from .errors import UserError
 from .models.tta import CROPS, VIEW_POLICIES
 from .resources import find_config
 from .utils import check_checkpoint, with_names
+
+# Sections of a config without which nothing is trained.
+TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -196,8 +200,6 @@ def finish_config(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...
         args: Parsed arguments, see :func:`add_common_arguments`.
         loaders: Names of the data loaders.
     """
-    from mmengine.device import get_device
-
     merge_options(cfg, args.cfg_options)
     for name in loaders:
         if cfg.get(name) is None:
@@ -207,6 +209,80 @@ def finish_config(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...
         if get_device() == 'cpu':
             cfg[name]['pin_memory'] = False
     prepare_cpu_distributed(cfg)
+
+
+def prepare_training(cfg: Config, amp: bool = False, auto_scale_lr: bool = False) -> None:
+    """Check that a config can train, before anything is written, and apply flags of the training.
+
+    Args:
+        cfg: The config, changed in place.
+        amp: Whether to train with automatic mixed precision. Defaults to False.
+        auto_scale_lr: Whether to scale the learning rate to the batch size. Defaults to False.
+
+    Raises:
+        UserError: If a section is missing that training or a flag needs, the machine has no mixed
+            precision, or no step would be made.
+    """
+    missing = [name for name in TRAINING if cfg.get(name) is None]
+    if missing:
+        raise UserError(
+            f'{cfg.filename} has no {", ".join(missing)}, so that nothing can be trained: add '
+            f'{"them" if len(missing) > 1 else "it"}, or inherit from a config that has them'
+        )
+    if amp:
+        wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+        if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise UserError(
+                f'--amp needs optim_wrapper.type OptimWrapper, but it is {wrapper}: leave out '
+                '--amp, or change the type'
+            )
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() in ('cpu', 'mps'):
+        raise UserError(
+            'mixed precision (--amp, AmpOptimWrapper) needs an accelerator, but there is only a '
+            'processor: leave out --amp, or set optim_wrapper.type=OptimWrapper'
+        )
+    if auto_scale_lr:
+        cfg.auto_scale_lr = {**(cfg.get('auto_scale_lr') or {}), 'enable': True}
+    scale = cfg.get('auto_scale_lr') or {}
+    base = scale.get('base_batch_size')
+    if scale.get('enable') and not (isinstance(base, int) and base > 0):
+        raise UserError(
+            f'--auto-scale-lr needs auto_scale_lr.base_batch_size, but it is {base}: set '
+            'auto_scale_lr=dict(base_batch_size=N), where N is the number of images per step (of '
+            'all processes) for which the learning rate was chosen'
+        )
+    if scale.get('enable') and 'batch_size' not in cfg.train_dataloader:
+        raise UserError('--auto-scale-lr needs train_dataloader.batch_size, which is missing')
+    _check_steps(cfg)
+
+
+def _check_steps(cfg: Config) -> None:
+    for name in ('max_epochs', 'max_iters'):
+        if cfg.train_cfg.get(name) is not None:
+            check_end(0, cfg.train_cfg[name], name)
+    loader = cfg.train_dataloader
+    # Without drop_last there is a batch; the data set need not be built twice.
+    if not loader.get('drop_last') or loader.get('batch_sampler') or not loader.get('batch_size'):
+        return
+    endless = 'Infinite' in str(loader.get('sampler', {}).get('type'))
+    if endless or not isinstance(loader.dataset, dict):
+        return
+    from mmengine.registry import DATASETS, init_default_scope
+    from torch import distributed
+
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    if distributed.is_available() and distributed.is_initialized():
+        world = distributed.get_world_size()
+    elif cfg.get('launcher', 'none') == 'none':
+        world = 1
+    else:
+        world = int(os.environ.get('WORLD_SIZE', os.environ.get('SLURM_NTASKS', 1)))
+    images = len(DATASETS.build(loader.dataset))
+    message = no_step_message(images, loader.batch_size, True, world)
+    if message:
+        raise UserError(message)
 
 
 def check_resume(cfg: Config) -> None:

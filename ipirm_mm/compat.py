@@ -65,6 +65,7 @@ def apply_bridges() -> None:
     """Apply all workarounds that need no config. A second call changes nothing more."""
     allow_checkpoint_types()
     mend_hue_on_numpy_2()
+    accept_numpy_labels()
     resolve_own_config_names()
 
 
@@ -152,6 +153,28 @@ def mend_hue_on_numpy_2() -> None:
     adjust_hue.__doc__ = original.__doc__
     for module in (photometric, mmcv.image, mmcv):
         module.adjust_hue = adjust_hue
+
+
+def accept_numpy_labels() -> None:
+    """Let data sets give the class of an image as an integer of NumPy.
+
+    Fault: ``format_label`` of MMPretrain takes Python integers and arrays, but raises TypeError
+    for ``numpy.int64``, which an item of an array of labels is.
+    """
+    import numpy as np
+    from mmpretrain.structures import data_sample, utils
+
+    original = utils.format_label
+    if getattr(original, 'takes_numpy', False):
+        return
+
+    @functools.wraps(original)
+    def format_label(value: Any) -> Any:
+        return original(int(value) if isinstance(value, np.integer) else value)
+
+    format_label.takes_numpy = True  # type: ignore[attr-defined]
+    for module in (utils, data_sample):
+        module.format_label = format_label
 
 
 def resolve_own_config_names() -> None:

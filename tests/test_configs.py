@@ -27,7 +27,7 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from ipirm_mm import cli, compat, resources
-from ipirm_mm.datasets import base_dataset
+from ipirm_mm.datasets import number_images
 from ipirm_mm.errors import UserError
 from ipirm_mm.models.distillation import CRD
 from ipirm_mm.resources import find_config
@@ -569,7 +569,7 @@ def test_a_folder_of_ones_own_images(tmp_path):
     config.merge_from_dict({'train_dataloader.dataset.data_root': str(tmp_path)})
     data = DATASETS.build(config.train_dataloader.dataset)
     assert len(data) == 5
-    assert base_dataset(data) is data
+    assert number_images(data).is_plain
     for index, sample in enumerate(data):
         assert [tuple(view.shape) for view in sample['inputs']] == [(3, 224, 224)] * 2
         assert sample['data_samples'].sample_idx == index

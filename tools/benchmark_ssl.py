@@ -17,7 +17,6 @@ from typing import Any
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from ipirm_mm import cli
@@ -25,6 +24,7 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import (
     LinearProbe,
     bootstrap_interval,
+    build_loader,
     extract_features,
     format_interval,
     knn_predict,
@@ -74,9 +74,14 @@ def evaluate(
     """Evaluate an encoder; returns its row of the table, in percent."""
     bank = extract_features(model, bank_loader, description='features, labeled')
     query = extract_features(model, query_loader, description='features, to classify')
-    for name, data in (('knn_bank', bank), ('val_dataloader', query)):
+    split = 'test_dataloader' if args.test else 'val_dataloader'
+    for name, data in (('knn_bank', bank), (split, query)):
         if 'gt_label' not in data:
-            raise UserError(f'the images of {name} have no labels')
+            raise UserError(
+                f'the images of {name} {data["why_no_label"]}, but k-NN and the linear classifier '
+                'need one class per image: use a labeled data set'
+            )
+        print(f'{name}: {len(data["sample_idx"])} of {data["num_images"]} images used')
     x, y = bank['features'][0], bank['gt_label']
     votes = knn_predict(x, y, query['features'][0], args.k, args.temperature)
     with ProgressBar('linear probe') as bar:
@@ -105,7 +110,7 @@ def main() -> None:
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     config.model.backbone.pop('init_cfg', None)
     model = revert_sync_batchnorm(MODELS.build(config.model)).to(get_device())
-    loaders = [Runner.build_dataloader(config[name], seed=0) for name in ('knn_bank', split)]
+    loaders = [build_loader(config[name], seed=0) for name in ('knn_bank', split)]
     rows = []
     # Checkpoints of different runs often have the same name: then show the folder too.
     folder = len({Path(path).name for path in args.checkpoints}) < len(args.checkpoints)

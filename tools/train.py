@@ -12,6 +12,7 @@ import argparse
 
 import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of compat.py)
 from ipirm_mm import cli
+from ipirm_mm.engine import RequireStepsHook
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -49,21 +50,19 @@ def main() -> None:
     cli.merge_common(cfg, args, LOADERS)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.auto_scale_lr:
-        cfg.auto_scale_lr.enable = True
     if args.no_persistent_workers:
         for name in LOADERS:
             if cfg.get(name) is not None:
                 cfg[name]['persistent_workers'] = False
     cli.finish_config(cfg, args, LOADERS)
+    cli.prepare_training(cfg, amp=args.amp, auto_scale_lr=args.auto_scale_lr)
     cli.check_resume(cfg)
-    cli.build_runner(cfg).train()
+    runner = cli.build_runner(cfg)
+    runner.register_hook(RequireStepsHook())
+    runner.train()
 
 
 if __name__ == '__main__':

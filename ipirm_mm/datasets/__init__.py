@@ -3,7 +3,8 @@
 from .array_dataset import ArrayDataset
 from .binary_images import STL10, CIFAR100Binary
 from .fashion_mnist import FashionMNIST50
-from .indices import base_dataset
+from .indices import ImageNumbers, SeenIndex, UniqueImages, number_images, seeded_transforms
+from .labels import one_class, why_not_one_class
 from .transforms import (
     CROPS,
     PALETTE,
@@ -36,17 +37,23 @@ __all__ = [
     'EfficientNetPositionCrop',
     'FiveCrop',
     'HorizontalFlip',
+    'ImageNumbers',
     'LoadImage',
     'MemberViews',
     'MirrorImage',
     'PositionCrop',
     'SeededMultiView',
     'SeededTransforms',
+    'SeenIndex',
     'TenCrop',
     'TintByFactor',
+    'UniqueImages',
     'VIPriors',
-    'base_dataset',
     'is_image',
+    'number_images',
+    'one_class',
+    'seeded_transforms',
     'tint',
     'tta_pipeline',
+    'why_not_one_class',
 ]

@@ -1,5 +1,22 @@
 """Hooks of MMEngine's runner."""
 
-from .hooks import CheckClassesHook, CRDMemoryHook, KNNHook, PartitionUpdateHook, SetEpochHook
+from .hooks import (
+    CheckClassesHook,
+    CRDMemoryHook,
+    KNNHook,
+    PartitionUpdateHook,
+    RequireStepsHook,
+    SetEpochHook,
+)
+from .passes import check_end, no_step_message
 
-__all__ = ['CRDMemoryHook', 'CheckClassesHook', 'KNNHook', 'PartitionUpdateHook', 'SetEpochHook']
+__all__ = [
+    'CRDMemoryHook',
+    'CheckClassesHook',
+    'KNNHook',
+    'PartitionUpdateHook',
+    'RequireStepsHook',
+    'SetEpochHook',
+    'check_end',
+    'no_step_message',
+]

@@ -2,7 +2,7 @@
 
 from .bootstrap import bootstrap_interval, format_interval
 from .ensembles import disagreement, fit_weights
-from .features import extract_features
+from .features import build_loader, extract_features
 from .knn import knn_accuracy, knn_predict
 from .linear_probe import LinearProbe
 from .matching import check_disjoint, check_same_images, map_classes, shared_images, split_root
@@ -25,6 +25,7 @@ __all__ = [
     'Predictions',
     'TeacherAccuracy',
     'bootstrap_interval',
+    'build_loader',
     'check_disjoint',
     'check_same_images',
     'disagreement',

@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from mmengine.dist import all_gather, get_world_size
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ipirm_mm.datasets import number_images, one_class, why_not_one_class
+from ipirm_mm.errors import UserError
 from ipirm_mm.models.utils import pooled_feature
 from ipirm_mm.utils import ProgressBar
+
+
+def build_loader(cfg: dict[str, Any], seed: int | None = None) -> DataLoader:
+    """Build a data loader for evaluation from its config.
+
+    What MMPretrain's tools add to the loaders of a run is added here too, and what PyTorch refuses
+    without workers is left out.
+
+    Args:
+        cfg: Config of the data loader; not changed.
+        seed: Seed of its sampler and workers. Defaults to None: a random one.
+
+    Returns:
+        The data loader.
+    """
+    cfg = copy.deepcopy(dict(cfg))
+    cfg.setdefault('collate_fn', dict(type='default_collate'))
+    cfg.setdefault('num_workers', 0)
+    if cfg.get('batch_sampler') is None:
+        cfg.setdefault('batch_size', 32)
+    cfg.setdefault('sampler', dict(type='DefaultSampler', shuffle=False))
+    if not cfg['num_workers']:
+        for key in ('persistent_workers', 'prefetch_factor', 'timeout'):
+            cfg.pop(key, None)
+    if get_device() == 'cpu':
+        cfg['pin_memory'] = False
+    return Runner.build_dataloader(cfg, seed=seed)
 
 
 @torch.no_grad()
@@ -24,9 +58,10 @@ def extract_features(
 ) -> dict[str, Any]:
     """Extract the features of all images of a data loader.
 
-    Each rank extracts its part; then all ranks hold all features, in the order of ``sample_idx``
-    and each image once (samplers repeat images so that all ranks have the same number). The model
-    runs in eval mode; its mode is restored afterwards.
+    Each rank extracts its part; then all ranks hold all features, in the order of the images and
+    each image once (samplers repeat images so that all ranks have the same number, and wrappers
+    such as ``RepeatDataset`` repeat them as well). If fewer images were used than the data set
+    has, a warning says how many. The model runs in eval mode; its mode is restored afterwards.
 
     Args:
         model: A model of MMPretrain, also wrapped for distributed training.
@@ -38,32 +73,43 @@ def extract_features(
 
     Returns:
         A dict with ``features``, a list of one tensor ``(N, D)`` per view; ``sample_idx``
-        ``(N,)`` long; and ``gt_label`` and ``factor``, ``(N,)`` long, if the samples have them.
+        ``(N,)`` long, the number of each image (see
+        :class:`~ipirm_mm.datasets.ImageNumbers`); ``num_images``, the number of images of the data
+        set; and ``gt_label`` and ``factor``, ``(N,)`` long, if each image has one. If images have
+        no or several labels, ``why_no_label`` says which.
+
+    Raises:
+        UserError: If there is no image, or samples have no ``sample_idx``.
     """
     model = model.module if is_model_wrapper(model) else model
     project = project or (lambda images: pooled_feature(model, images))
+    numbers = number_images(dataloader.dataset)
     was_training = model.training
     model.eval()
     views: list[list[Tensor]] = []
-    known: dict[str, list[int]] = {'sample_idx': [], 'gt_label': [], 'factor': []}
+    known: dict[str, list[Any]] = {'sample_idx': [], 'gt_label': [], 'factor': []}
     try:
         batches = len(dataloader)
         # A pass over a DataLoader draws from torch's global generator, even without workers. The
         # random numbers of the training must not depend on how often features are extracted.
         with torch.random.fork_rng(devices=[]), ProgressBar(description) as bar:
             for number, data in enumerate(dataloader):
-                data = model.data_preprocessor(data, False)
+                data = model.data_preprocessor(_stacked(data), False)
                 inputs = data['inputs']
                 inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
                 views.append([project(images) for images in inputs])
                 for sample in data['data_samples']:
-                    known['sample_idx'].append(int(sample.sample_idx))
-                    for key in ('gt_label', 'factor'):
-                        if key in sample:
-                            known[key].append(int(sample.get(key)))
+                    known['sample_idx'].append(_image_of(sample))
+                    known['gt_label'].append(_label_of(sample))
+                    known['factor'].append(sample.get('factor'))
                 bar((number + 1) / batches)
     finally:
         model.train(was_training)
+    if not views:
+        raise UserError(
+            f'{description}: the data loader gives no batch: check its data set, and that '
+            'drop_last does not leave out its only one'
+        )
     features = [torch.cat(view) for view in zip(*views)]
     device = features[0].device
     sample_idx = _gather(torch.tensor(known['sample_idx'], device=device))
@@ -73,12 +119,61 @@ def extract_features(
     first[1:] = sample_idx[1:] != sample_idx[:-1]
     order = order[first]
     result: dict[str, Any] = dict(
-        features=[_gather(view)[order] for view in features], sample_idx=sample_idx[first]
+        features=[_gather(view)[order] for view in features],
+        sample_idx=sample_idx[first],
+        num_images=numbers.num_images,
     )
+    if len(order) < numbers.num_images:
+        print_log(
+            f'{description}: used {len(order)} of {numbers.num_images} images; the others were '
+            'rejected by the pipeline, or left out by the sampler or drop_last',
+            logger='current',
+            level=logging.WARNING,
+        )
     for key in ('gt_label', 'factor'):
-        if known[key]:
-            result[key] = _gather(torch.tensor(known[key], device=device))[order]
+        classes = [one_class(value) for value in known[key]]
+        # -1 where there is no one class, so that every rank has as many rows.
+        rows = torch.tensor([-1 if c is None else c for c in classes], device=device)
+        rows = _gather(rows)[order]
+        if bool((rows >= 0).all()):
+            result[key] = rows
+        elif key == 'gt_label':
+            result['why_no_label'] = why_not_one_class(known[key])
     return result
+
+
+def _stacked(data: dict[str, Any]) -> dict[str, Any]:
+    """A batch whose images are stacked, also if its loader has no ``collate_fn`` that does it."""
+    inputs, samples = data['inputs'], data['data_samples']
+    if not isinstance(inputs, list) or not isinstance(samples, list):
+        return data
+    several = isinstance(inputs[0], (list, tuple))  # views, each a list of images
+    image = inputs[0][0] if several else inputs[0]
+    if not isinstance(image, Tensor) or image.ndim != 3:
+        return data
+    try:
+        stacked = [torch.stack(list(view)) for view in inputs] if several else torch.stack(inputs)
+        return {**data, 'inputs': stacked}
+    except RuntimeError as error:
+        raise UserError(
+            'the images of a batch have different sizes: put a transform that gives all the same '
+            'size (Resize, CenterCrop) into the pipeline'
+        ) from error
+
+
+def _image_of(sample: Any) -> int:
+    if 'sample_idx' not in sample:
+        raise UserError(
+            'features need sample_idx of each image: let PackInputs keep it (it does by default; '
+            "with meta_keys of your own, add 'sample_idx')"
+        )
+    return int(sample.sample_idx)
+
+
+def _label_of(sample: Any) -> Any:
+    """The label of a sample; its scores, if these are all that is known."""
+    label = sample.get('gt_label')
+    return sample.get('gt_score') if label is None else label
 
 
 def _gather(rows: Tensor) -> Tensor:

@@ -84,6 +84,8 @@ class PartitionSet(nn.Module):
         """
         if self._count and num_images != self.num_images:
             raise UserError(_length_message(self.num_images, num_images))
+        if self.assignments.shape == (max(capacity, self._count), num_images):
+            return  # averaged models hold on to the tensor
         room = self.assignments.new_zeros(max(capacity, self._count), num_images)
         if self._count:
             room[: self._count] = self.found
@@ -164,8 +166,11 @@ class PartitionSet(nn.Module):
                 raise UserError(_length_message(saved.shape[1], self.num_images))
             self._count = 0
             if saved.shape[1]:
-                self.allocate(max(self.capacity, count), saved.shape[1])
-                self.assignments[:count] = saved[:count].to(self.assignments)
+                # A run that was started with partitions has room for them and its own.
+                found = saved[:count].to(self.assignments, copy=True)
+                self.allocate(max(self.capacity, saved.shape[0]), saved.shape[1])
+                self.assignments.zero_()
+                self.assignments[:count] = found
             self._count = count
             state_dict = {**state_dict, prefix + 'assignments': self.assignments}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -11,7 +11,6 @@ from mmengine.runner import Runner
 from PIL import Image
 from torch import Tensor
 
-from ipirm_mm.datasets import base_dataset
 from ipirm_mm.functional import mutual_information, normalized_mutual_information
 from ipirm_mm.partition import PartitionResult
 from ipirm_mm.utils import atomic_open, atomic_write
@@ -21,7 +20,11 @@ from .sample_images import SampleImages
 
 
 def report_partition(
-    runner: Runner, result: PartitionResult, number: int, labels: Mapping[str, Any]
+    runner: Runner,
+    result: PartitionResult,
+    number: int,
+    labels: Mapping[str, Any],
+    time: str | None = None,
 ) -> None:
     """Log a new partition, and write its figures and a picture of sample images per subset.
 
@@ -34,16 +37,26 @@ def report_partition(
         result: The partition.
         number: Number of the partition, from 1.
         labels: What is known of the images, see :func:`partition_record`.
+        time: When it was found, such as ``'iteration 120'``. Defaults to None: by the epoch.
     """
     epoch = runner.epoch
     record = partition_record(result, number, epoch, labels)
+    step = epoch if time is None else runner.iter
+    if time is None:
+        time = f'epoch {epoch + 1}'
+    else:
+        record['iteration'] = runner.iter
     sizes = record['sizes']
     shown = sizes if len(sizes) <= 8 else f'{len(sizes)} from {min(sizes)} to {max(sizes)}'
     nmi = ', '.join(f'{value:.3f}' for value in result.nmi) or 'none'
     runner.logger.info(
-        f'Partition {number} before epoch {epoch + 1}: objective {result.objective:.4f}, sizes '
+        f'Partition {number} before {time}: objective {result.objective:.4f}, sizes '
         f'{shown}, NMI with earlier ones: {nmi}, {result.seconds:.1f} s'
     )
+    if 'several' in labels.get('why_no_label', ''):
+        runner.logger.info(
+            f'Partition {number} is not compared with classes: the images {labels["why_no_label"]}'
+        )
     scalars = dict(
         objective=result.objective,
         smallest=min(sizes),
@@ -52,13 +65,13 @@ def report_partition(
         **{key: record[key] for key in record if key.endswith(('_class', '_factor'))},
     )
     for name, value in scalars.items():
-        runner.visualizer.add_scalar(f'partition/{name}', value, step=epoch)
+        runner.visualizer.add_scalar(f'partition/{name}', value, step=step)
     picture = partition_grid(
-        SampleImages(base_dataset(runner.train_dataloader.dataset)),
+        SampleImages(runner.train_dataloader.dataset, labels.get('sample_idx')),
         result.assignment.cpu(),
-        title=f'Partition {number}, before epoch {epoch + 1}',
+        title=f'Partition {number}, before {time}',
     )
-    runner.visualizer.add_image(f'partition_{number}', picture, step=epoch)
+    runner.visualizer.add_image(f'partition_{number}', picture, step=step)
     stem = Path(runner.work_dir) / 'partitions' / f'partition_{number:02d}'
     with atomic_open(stem.with_suffix('.png')) as stream:
         Image.fromarray(picture).save(stream, format='png')

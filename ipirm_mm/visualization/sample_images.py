@@ -2,45 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from mmengine.dataset import Compose
+
+from ipirm_mm.datasets import UniqueImages
 
 
 class SampleImages:
     """The images of a data set as RGB arrays, before they are augmented.
 
     Args:
-        dataset: Data set of MMEngine. Its pipeline is run up to the transform that makes views
-            (such as ``MultiView``) or packs the inputs. If the views load the image themselves,
-            the first view is run until it has.
+        dataset: Data set, with its wrappers. A pipeline is run up to the transform that makes
+            views (such as ``MultiView``) or packs the inputs. If the views load the image
+            themselves, the first view is run until it has.
+        numbers: Numbers of the images to show. Defaults to None: all.
     """
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-        transforms = []
-        self.view: list[Any] = []
-        for transform in dataset.pipeline.transforms:
-            if hasattr(transform, 'pipelines') or type(transform).__name__ == 'PackInputs':
-                views = getattr(transform, 'transforms', None) or [None]
-                self.view = list(getattr(views[0], 'transforms', ()))
-                break
-            transforms.append(transform)
-        self.pipeline = Compose(transforms)
+    def __init__(self, dataset: Any, numbers: Sequence[int] | None = None) -> None:
+        self.images = UniqueImages(dataset)
+        self.numbers = range(len(self.images)) if numbers is None else numbers
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.numbers)
+
+    def info(self, index: int) -> dict[str, Any]:
+        """The data set's record of an image, before the pipeline; empty if it has none."""
+        dataset, inner = self.images.locate(int(self.numbers[int(index)]))
+        return dataset.get_data_info(inner) if hasattr(dataset, 'get_data_info') else {}
 
     def record(self, index: int) -> dict[str, Any]:
         """The dict of an image at that point of the pipeline; ``img`` is BGR."""
-        record = self.pipeline(self.dataset.get_data_info(int(index)))
-        for transform in self.view:
-            if 'img' in record:
+        dataset, inner = self.images.locate(int(self.numbers[int(index)]))
+        pipeline = getattr(getattr(dataset, 'pipeline', None), 'transforms', None)
+        if pipeline is None or not hasattr(dataset, 'get_data_info'):
+            return _unpacked(dataset[inner])
+        transforms: list[Any] = []
+        first_view: list[Any] = []
+        for transform in pipeline:
+            if hasattr(transform, 'pipelines') or type(transform).__name__ == 'PackInputs':
+                views = getattr(transform, 'transforms', None) or [None]
+                first_view = list(getattr(views[0], 'transforms', ()))
+                break
+            transforms.append(transform)
+        record = Compose(transforms)(dataset.get_data_info(inner))
+        for transform in first_view:
+            if record is None or 'img' in record:
                 break
             record = transform(record)
-        return record
+        return record or {}
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The image, ``(H, W, 3)`` uint8 RGB."""
-        return self.record(index)['img'][..., ::-1].copy()  # BGR, as OpenMMLab loads
+        """The image, ``(H, W, 3)`` uint8 RGB; black if the pipeline rejects it."""
+        image = self.record(index).get('img', np.zeros((1, 1, 3), np.uint8))
+        if image.ndim == 2:
+            image = image[..., None]
+        if image.shape[-1] != 3:
+            image = np.repeat(image[..., :1], 3, axis=2)
+        image = np.clip(image, 0, 255).astype(np.uint8)
+        return image[..., ::-1].copy()  # BGR, as OpenMMLab loads
+
+
+def _unpacked(data: dict[str, Any]) -> dict[str, Any]:
+    """The image in a packed sample, of several views the first."""
+    inputs = data['inputs']
+    image = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+    return dict(img=np.asarray(image).transpose(1, 2, 0))

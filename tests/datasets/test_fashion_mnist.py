@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import run_tool
-from mmengine.dataset import ConcatDataset, RepeatDataset
-from mmpretrain.datasets import KFoldDataset
 from mmpretrain.registry import DATASETS
 
-from ipirm_mm.datasets import FashionMNIST50, base_dataset, fashion_mnist
+from ipirm_mm.datasets import FashionMNIST50, fashion_mnist
 from ipirm_mm.datasets.fashion_mnist import EMBEDDED_FILE
 from ipirm_mm.errors import UserError
 
@@ -167,12 +165,3 @@ def test_bad_split():
     for split in (['train', 'train'], ['full', 'val'], ['test', 'full_test']):
         with pytest.raises(UserError, match='twice|once'):
             FashionMNIST50(split=split)
-
-
-def test_ambiguous_indices_are_refused():
-    plain = FashionMNIST50(indices=20)
-    assert base_dataset(plain) is plain
-    assert base_dataset(RepeatDataset(plain, 3)) is plain
-    for wrapped in (ConcatDataset([plain, plain]), KFoldDataset(dict(type='FashionMNIST50'))):
-        with pytest.raises(UserError, match=f'{type(wrapped).__name__}, in which one sample_idx'):
-            base_dataset(wrapped)

@@ -177,16 +177,6 @@ def test_repeated_data_set_and_ema(tmp_path):
     assert run.model.partitions.found.shape == (3, 64)
 
 
-def test_ambiguous_data_set_is_refused(tmp_path):
-    run = runner(
-        tmp_path, dataset=lambda inner: dict(type='ConcatDataset', datasets=[inner, dict(inner)])
-    )
-    with pytest.raises(
-        UserError, match='ConcatDataset, in which one sample_idx may stand for several'
-    ):
-        run.train()
-
-
 def test_too_many_subsets_are_refused(tmp_path):
     run = runner(tmp_path)
     run.model.partitions.num_subsets = 65
@@ -207,13 +197,6 @@ def test_knn_of_a_stock_model_is_logged_and_disturbs_nothing(tmp_path):
     assert model.training
     for name, value in model.state_dict().items():
         assert torch.equal(before[name], value), name
-
-
-def test_a_loop_of_iterations_is_refused(tmp_path):
-    run = runner(tmp_path)
-    run._train_loop = dict(type='IterBasedTrainLoop', max_iters=3)
-    with pytest.raises(UserError, match='counts epochs, but train_cfg asks for a loop of iter'):
-        run.train()
 
 
 def test_another_model_is_refused(tmp_path):

@@ -20,7 +20,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
 
 from ipirm_mm import cli
-from ipirm_mm.datasets import base_dataset
+from ipirm_mm.datasets import one_class, why_not_one_class
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import mutual_information, normalized_mutual_information
 from ipirm_mm.utils import ProgressBar
@@ -69,7 +69,7 @@ def load_partitions(config: Any, checkpoint: str) -> torch.Tensor:
 
 def known_values(images: SampleImages) -> dict[str, torch.Tensor]:
     """Class and factor of each image, if the data set knows them."""
-    first = images.record(0)
+    first = {**images.info(0), **images.record(0)}
     values: dict[str, torch.Tensor] = {}
     for name, key in KNOWN:
         if key not in first:
@@ -78,10 +78,15 @@ def known_values(images: SampleImages) -> dict[str, torch.Tensor]:
         with ProgressBar(f'{name} of each image') as bar:
             for index in range(len(images)):
                 # The class is in the data set's record; a factor is added by the pipeline.
-                record = images.dataset.get_data_info(index)
-                infos.append(int(record[key] if key in record else images.record(index)[key]))
+                record = images.info(index)
+                infos.append(record[key] if key in record else images.record(index).get(key))
                 bar((index + 1) / len(images))
-        values[name] = torch.tensor(infos)
+        classes = [one_class(info) for info in infos]
+        found = [value for value in classes if value is not None]
+        if len(found) == len(infos):
+            values[name] = torch.tensor(found)
+        else:
+            print(f'No comparison with {key}: the images {why_not_one_class(infos)}')
     return values
 
 
@@ -92,14 +97,13 @@ def main() -> None:
     cli.check_checkpoint(args.checkpoint)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     partitions = load_partitions(config, args.checkpoint)
-    dataset = base_dataset(DATASETS.build(config.train_dataloader.dataset))
-    if len(dataset) != partitions.shape[1]:
+    images = SampleImages(DATASETS.build(config.train_dataloader.dataset))
+    if len(images) != partitions.shape[1]:
         raise UserError(
             f'the partitions divide {partitions.shape[1]} images, but the training set of '
-            f'{args.config} has {len(dataset)}: give the config of the training, with its '
+            f'{args.config} has {len(images)}: give the config of the training, with its '
             '--cfg-options'
         )
-    images = SampleImages(dataset)
     known = known_values(images)
     folder = args.out or Path(args.checkpoint).parent / 'partitions_shown'
     folder.mkdir(parents=True, exist_ok=True)

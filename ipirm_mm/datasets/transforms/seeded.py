@@ -33,6 +33,8 @@ class _Seeded:
         super().__init__(*args, **kwargs)
         # Epoch, seed and draw, in shared memory, where persistent workers see them change.
         self._state = torch.tensor([-1, 0, 0]).share_memory_()
+        #: The :class:`~ipirm_mm.datasets.indices.Item` that is loaded; set within each worker.
+        self.item: Any = None
 
     def set_epoch(self, epoch: int, seed: int = 0, draw: int = 0) -> None:
         """Set what the random draws depend on, besides the image.
@@ -43,6 +45,8 @@ class _Seeded:
             draw: Number of the augmentation within the epoch, for passes that need several
                 augmentations of an image. Defaults to 0, the augmentation of the training.
         """
+        if not self._state.is_shared():  # in a copy, such as the fold of a KFoldDataset
+            self._state = self._state.clone().share_memory_()
         self._state.copy_(torch.tensor([epoch, seed, draw]))
 
     @contextmanager
@@ -52,19 +56,19 @@ class _Seeded:
         if epoch < 0:
             yield
             return
-        if 'sample_idx' not in results:
-            raise UserError(
-                f'{type(self).__name__} needs sample_idx, which the data set does not set: use a '
-                'data set of MMEngine, or remove the hook that calls set_epoch (SetEpochHook or '
-                'PartitionUpdateHook)'
-            )
+        key, item = self._key(results), self.item
+        repeat = 0
+        if item is not None:
+            repeat = item.repeat
+            if item.passes is not None:  # a loop of iterations, whose workers load in advance
+                epoch, draw = item.passes, 0
         # OpenMMLab's transforms draw from all three generators. torch.manual_seed would also seed
         # the accelerators, which is slow and would not be restored below.
         generator = torch.default_generator
         states = random.getstate(), np.random.get_state(), generator.get_state()
         # Draw 0 has no word of its own: it is the augmentation that earlier versions had.
-        extra = (draw,) if draw else ()
-        words = seed_words(seed, epoch, int(results['sample_idx']), *extra)
+        extra = (draw, repeat) if repeat else (draw,) if draw else ()
+        words = seed_words(seed, epoch, key, *extra)
         try:
             random.seed(int(words[0]))
             np.random.seed(words[1:3])
@@ -74,6 +78,20 @@ class _Seeded:
             random.setstate(states[0])
             np.random.set_state(states[1])
             generator.set_state(states[2])
+
+    def _key(self, results: dict) -> int:
+        """Number of the item: the index in the data set, counted over all its wrappers."""
+        sample_idx = results.get('sample_idx')
+        shift = 0 if self.item is None else self.item.shift
+        if isinstance(sample_idx, (int, np.integer)) and shift is not None:
+            return int(sample_idx) + shift
+        if self.item is None:
+            raise UserError(
+                f'{type(self).__name__} needs sample_idx, which the data set does not set: use a '
+                'data set of MMEngine, or remove the hook that calls set_epoch (SetEpochHook or '
+                'PartitionUpdateHook)'
+            )
+        return self.item.position
 
 
 @TRANSFORMS.register_module()

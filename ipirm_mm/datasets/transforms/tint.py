@@ -8,6 +8,7 @@ from mmpretrain.registry import TRANSFORMS
 
 from ipirm_mm.errors import UserError
 
+from ..labels import one_class
 from .seeded import seed_words
 
 # Ten tints, RGB. Blue is on in five of them, red in six and green in six, so that each channel is
@@ -98,7 +99,10 @@ class TintByFactor(BaseTransform):
         words = seed_words(self.seed, sample_idx)
         if self.follow and words[0] < self.follow * 2.0**32:
             if gt_label is None:
-                raise UserError('TintByFactor.follow needs gt_label, which the data set lacks')
+                raise UserError(
+                    'TintByFactor.follow needs gt_label, one class per image, which the data set '
+                    'lacks'
+                )
             return (int(gt_label) + self.shift) % self.num_factors
         return int(words[1]) % self.num_factors
 
@@ -106,7 +110,8 @@ class TintByFactor(BaseTransform):
         """Color ``results['img']``, which becomes BGR, ``(H, W, 3)`` uint8."""
         if 'sample_idx' not in results:
             return results
-        factor = self.factor_of(int(results['sample_idx']), results.get('gt_label'))
+        label = one_class(results.get('gt_label'))
+        factor = self.factor_of(int(results['sample_idx']), label)
         image = results['img']
         gray = image if image.ndim == 2 else image[..., 0]
         results['img'] = tint(gray[None], np.array([factor]))[0, ..., ::-1].copy()

@@ -4,6 +4,14 @@ from .check_classes_hook import CheckClassesHook
 from .crd_memory_hook import CRDMemoryHook
 from .knn_hook import KNNHook
 from .partition_update_hook import PartitionUpdateHook
+from .require_steps_hook import RequireStepsHook
 from .set_epoch_hook import SetEpochHook
 
-__all__ = ['CRDMemoryHook', 'CheckClassesHook', 'KNNHook', 'PartitionUpdateHook', 'SetEpochHook']
+__all__ = [
+    'CRDMemoryHook',
+    'CheckClassesHook',
+    'KNNHook',
+    'PartitionUpdateHook',
+    'RequireStepsHook',
+    'SetEpochHook',
+]

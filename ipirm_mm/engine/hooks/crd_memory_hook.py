@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ipirm_mm.datasets import base_dataset
+from ipirm_mm.datasets import UniqueImages, one_class, why_not_one_class
 from ipirm_mm.errors import UserError
 from ipirm_mm.models.distillation import CRD
+
+from ..averaging import refresh_averaged, sync_averaged, unwrap
+from ..passes import check_steps, is_training, prepare_images
 
 
 @HOOKS.register_module()
@@ -23,7 +25,7 @@ class CRDMemoryHook(Hook):
 
     Raises:
         UserError: Before training, if the model has no ``CRD``, an image has no label or several
-            labels, or ``sample_idx`` may stand for several images.
+            labels, ``sample_idx`` may stand for several images, or no step would be made.
     """
 
     # Before EMAHook (NORMAL) copies the model.
@@ -31,22 +33,58 @@ class CRDMemoryHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Make the memories."""
-        # Not `runner.train_loop`: that would build the loop, with its data set, in a test too.
-        if not isinstance(runner._train_loop, BaseLoop):
+        if not is_training(runner):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        losses = [module for module in model.modules() if isinstance(module, CRD)]
+        losses = [module for module in unwrap(runner.model).modules() if isinstance(module, CRD)]
         if not losses:
             raise UserError(
                 'CRDMemoryHook is for CRD, which is not in model.distill_losses: remove the hook'
             )
-        dataset = base_dataset(runner.train_dataloader.dataset)
-        labels = [dataset.get_data_info(index).get('gt_label') for index in range(len(dataset))]
-        if not all(isinstance(label, int) for label in labels):
+        prepare_images(runner).check_unique()
+        images = UniqueImages(runner.train_dataloader.dataset)
+        labels = []
+        for number in range(len(images)):
+            dataset, index = images.locate(number)
+            if not hasattr(dataset, 'get_data_info'):
+                raise UserError(
+                    f'CRD needs the class of each training image, but {type(dataset).__name__} '
+                    'has no get_data_info, which tells it: use a data set of MMEngine'
+                )
+            labels.append(dataset.get_data_info(index).get('gt_label'))
+        classes = [one_class(label) for label in labels]
+        known = [label for label in classes if label is not None]
+        if len(known) < len(classes):
             raise UserError(
                 'CRD needs one class per training image, because negatives are images of other '
-                'classes, but an image of the training set has no class or several: use one label '
-                'per image, or another distillation loss'
+                f'classes, but the images of train_dataloader {why_not_one_class(labels)}: use '
+                'one label per image, or another distillation loss'
             )
         for loss in losses:
-            loss.allocate(torch.tensor(labels))
+            loss.allocate(torch.tensor(known))
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Start with new memories where a checkpoint is not resumed but loaded (``load_from``)."""
+        if not is_training(runner) or runner._resume:
+            return
+        state = checkpoint.get('state_dict', checkpoint)
+        dropped = 0
+        for name, module in unwrap(runner.model).named_modules():
+            if isinstance(module, CRD):
+                dropped += len(state.get(f'{name}.labels', ()))
+                for key, buffer in module.named_buffers():
+                    if f'{name}.{key}' in state:
+                        state[f'{name}.{key}'] = buffer.clone()
+        if dropped:
+            runner.logger.info(
+                f'load_from: the memories of CRD in the checkpoint, of {dropped} images, are '
+                'dropped, because a new schedule begins (--resume continues the old one)'
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that there is something to train."""
+        check_steps(runner)
+        refresh_averaged(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep the memories out of averages of the model."""
+        sync_averaged(runner, CRD)

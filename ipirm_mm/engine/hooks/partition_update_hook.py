@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import partial
 from typing import Any
 
@@ -9,23 +10,32 @@ import torch
 from mmengine.dataset import DefaultSampler, worker_init_fn
 from mmengine.dist import broadcast, get_rank, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS
-from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ipirm_mm.datasets import base_dataset
+from ipirm_mm.datasets import UniqueImages
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import extract_features
 from ipirm_mm.functional import normalized_mutual_information
-from ipirm_mm.partition import PartitionResult, PartitionSolver
+from ipirm_mm.partition import PartitionResult, PartitionSet, PartitionSolver
 from ipirm_mm.utils import ProgressBar
 from ipirm_mm.utils.deprecation import renamed_arguments
 from ipirm_mm.visualization import report_partition
 
-from .set_epoch_hook import broadcast_epoch
+from ..averaging import refresh_averaged, sync_averaged, unwrap
+from ..checkpoints import adapt_partitions
+from ..passes import (
+    broadcast_epoch,
+    check_steps,
+    counts_iterations,
+    current_pass,
+    is_training,
+    passes_before,
+    prepare_images,
+)
 
 REPLACED = ('oldest', 'most_similar')
 
@@ -34,11 +44,11 @@ REPLACED = ('oldest', 'most_similar')
 class PartitionUpdateHook(Hook):
     """Find a new partition every few epochs (report, Step 2 and Section 4.2).
 
-    Before an epoch begins, all ranks extract the projections of all training images, two augmented
-    views each. One rank finds the partition, and all ranks store it as a buffer of the model, so
-    every checkpoint has it. Sizes, objective, seconds and the normalized mutual information (NMI)
-    with earlier partitions go to the log and to TensorBoard, and to ``work_dir/partitions`` as a
-    JSON file with a picture of sample images of each subset.
+    Before an epoch (or iteration) begins, all ranks extract the projections of all training
+    images, two augmented views each. One rank finds the partition, and all ranks store it as a
+    buffer of the model, so every checkpoint has it. Sizes, objective, seconds and the normalized
+    mutual information (NMI) with earlier partitions go to the log and to TensorBoard, and to
+    ``work_dir/partitions`` as a JSON file with a picture of sample images of each subset.
 
     The hook also passes the epoch on to the model, and epoch and seed of the run on to the
     transforms of the training pipeline that have ``set_epoch``.
@@ -54,7 +64,8 @@ class PartitionUpdateHook(Hook):
         ]
 
     Args:
-        interval: Number of epochs between partitions. Defaults to 50 (report).
+        interval: Number of epochs between partitions; without ``by_epoch``, of iterations.
+            Defaults to 50 (report).
         update_before_train: Whether to find a partition before the first epoch too, from the
             untrained encoder, as the code of Wang et al. does. Defaults to False: the report
             starts with the trivial partition.
@@ -73,10 +84,15 @@ class PartitionUpdateHook(Hook):
             given. Defaults to None.
         batch_size: Number of images per batch when features are extracted. Defaults to None: that
             of the training.
+        by_epoch: Whether ``interval`` counts epochs; in a loop of iterations, an epoch is a pass
+            over the training data. Defaults to None: what the training loop counts.
+        keep_loaded: What becomes of the partitions in a checkpoint that is not resumed but loaded
+            (``load_from``): with False, the schedule starts without partitions; with True, they
+            are kept if they divide as many images as the training set has. Defaults to False.
 
     Raises:
         UserError: If an option is out of range. Before training, if the model has no partitions,
-            ``sample_idx`` may stand for several images, or the training counts iterations. When a
+            ``sample_idx`` may stand for several images, or no step would be made. When a
             partition is found, if the solver refuses the features.
     """
 
@@ -99,6 +115,8 @@ class PartitionUpdateHook(Hook):
         num_augmentations: int = 1,
         solver: dict[str, Any] | None = None,
         batch_size: int | None = None,
+        by_epoch: bool | None = None,
+        keep_loaded: bool = False,
     ) -> None:
         for name, value in (
             ('interval', interval),
@@ -123,32 +141,46 @@ class PartitionUpdateHook(Hook):
         self.num_augmentations = num_augmentations
         self.solver_cfg = dict(solver or {})
         self.batch_size = batch_size
+        self.by_epoch = by_epoch
+        self.keep_loaded = keep_loaded
 
-    def _is_due(self, epoch: int) -> bool:
-        return self.update_before_train if epoch == 0 else epoch % self.interval == 0
+    def _is_due(self, time: int) -> bool:
+        return self.update_before_train if time == 0 else time % self.interval == 0
 
-    def _due_before(self, epoch: int) -> int:
-        """Number of partitions found before an epoch, also by the run that is resumed."""
-        return sum(self._is_due(earlier) for earlier in range(epoch))
+    def _schedule(self, runner: Runner) -> list[int]:
+        """Epochs before which a partition is found, or iterations (see :meth:`_now`)."""
+        loop = runner.train_loop
+        if not counts_iterations(runner) and self.by_epoch is not False:
+            return [epoch for epoch in range(loop.max_epochs) if self._is_due(epoch)]
+        if not self.by_epoch:
+            return [i for i in range(loop.max_iters) if self._is_due(i)]
+        # Before the first iteration in which a pass has been completed that is due; one iteration
+        # completes several passes if there are fewer images than a batch.
+        due, seen = [], -1
+        for iteration in range(loop.max_iters):
+            passes = passes_before(runner, iteration)
+            if any(self._is_due(number) for number in range(seen + 1, passes + 1)):
+                due.append(iteration)
+            seen = passes
+        return due
+
+    def _now(self, runner: Runner) -> int:
+        return runner.iter if self._counts_iterations else runner.epoch
 
     def before_run(self, runner: Runner) -> None:
         """Check the data set, build the solver, and make room for the partitions."""
-        # Not `runner.train_loop`: that would build the loop, with its data set, in a test too.
-        if not isinstance(runner._train_loop, BaseLoop):
+        if not is_training(runner):
             return
-        if isinstance(runner._train_loop, IterBasedTrainLoop):
-            raise UserError(
-                'PartitionUpdateHook counts epochs, but train_cfg asks for a loop of iterations: '
-                'set train_cfg=dict(by_epoch=True, max_epochs=...)'
-            )
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         if not hasattr(model, 'partitions'):
             raise UserError(
                 f'PartitionUpdateHook needs an IP-IRM model, but the model is a '
                 f'{type(model).__name__}: set model.type to IPIRMSimCLR or IPIRMSimSiam, or '
                 'remove the hook'
             )
-        num_images = len(base_dataset(runner.train_dataloader.dataset))
+        numbers = prepare_images(runner)
+        numbers.check_unique()
+        num_images = numbers.num_images
         num_subsets = model.partitions.num_subsets
         if num_subsets > num_images:
             raise UserError(
@@ -167,24 +199,85 @@ class PartitionUpdateHook(Hook):
                 f'PartitionUpdateHook.solver.num_subsets is {self.solver.num_subsets}, but '
                 f'model.num_subsets is {num_subsets}: remove the former'
             )
-        room = self._due_before(runner.train_loop.max_epochs)
+        if counts_iterations(runner) and self.by_epoch is None:
+            self.by_epoch = False
+        self._counts_iterations = counts_iterations(runner) or self.by_epoch is False
+        self._due = self._schedule(runner)
+        room = len(self._due)
         for limit in (self.max_partitions, self.max_partitions_kept):
             room = room if limit is None else min(room, limit)
         model.partitions.allocate(room, num_images)
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Drop or keep the partitions of a checkpoint, before the model loads it."""
+        if not is_training(runner):
+            return
+        found = None  # by the schedule until then, if it is resumed
+        if runner._resume:
+            meta = checkpoint.get('meta', {})
+            now = meta.get('iter' if self._counts_iterations else 'epoch', 0)
+            found = bisect_left(self._due, now)
+            if self.max_partitions is not None:
+                found = min(found, self.max_partitions)
+        line = adapt_partitions(
+            checkpoint,
+            unwrap(runner.model).partitions,
+            found,
+            self.keep_loaded,
+            self.max_partitions_kept,
+        )
+        if line:
+            runner.logger.info(line)
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that there is something to train."""
+        check_steps(runner)
+        refresh_averaged(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep the partitions of averaged models up to date."""
+        sync_averaged(runner, PartitionSet)
+
     def before_train_epoch(self, runner: Runner) -> None:
         """Pass the epoch on, and find a partition if one is due."""
-        model = _unwrap(runner.model)
-        model.set_epoch(runner.epoch)
+        model = unwrap(runner.model)
+        model.set_epoch(current_pass(runner))
         broadcast_epoch(runner)
-        number = self._due_before(runner.epoch) + 1
-        full = self.max_partitions is not None and number > self.max_partitions
-        if self._is_due(runner.epoch) and not full:
-            self._update(runner, model, number)
+        if not self._counts_iterations:
+            self._update_if_due(runner, model)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
+    ) -> None:
+        """In a loop or schedule of iterations, find a partition if one is due.
+
+        Args:
+            runner: The runner.
+            batch_idx: Not used.
+            data_batch: Not used.
+        """
+        if not self._counts_iterations:
+            return
+        model = unwrap(runner.model)
+        model.set_epoch(current_pass(runner))
+        self._update_if_due(runner, model)
+
+    def _update_if_due(self, runner: Runner, model: Any) -> None:
+        position = bisect_left(self._due, self._now(runner))
+        full = self.max_partitions is not None and position >= self.max_partitions
+        if position < len(self._due) and self._due[position] == self._now(runner) and not full:
+            self._update(runner, model, position + 1)
 
     def _update(self, runner: Runner, model: Any, number: int) -> None:
         z1, z2, data = self._features(runner, model, number)
         assignment = torch.zeros(model.partitions.num_images, dtype=torch.uint8, device=z1.device)
+        # Images that the pipeline rejects have no features, and stay in subset 0.
+        index = data['sample_idx']
+        if len(index) < len(assignment):
+            runner.logger.warning(
+                f'Partition {number} is found from {len(index)} of {len(assignment)} images; the '
+                'others count as subset 0, should the pipeline accept them later'
+            )
         result: PartitionResult | None = None
         error = ''
         # One rank solves, and the others receive its partition: the same arithmetic on another
@@ -195,12 +288,14 @@ class PartitionUpdateHook(Hook):
                     result = self.solver.solve(
                         z1,
                         z2,
-                        seed=runner.seed + runner.epoch,
+                        seed=runner.seed + self._now(runner),
                         factor=data.get('factor'),
-                        previous=model.partitions.found,
+                        previous=model.partitions.found[
+                            :, index.to(model.partitions.found.device)
+                        ],
                         progress=bar,
                     )
-                assignment = result.assignment.to(assignment)
+                assignment[index] = result.assignment.to(assignment)
             except UserError as exception:
                 error = str(exception)
         failed = torch.tensor(int(bool(error)), device=z1.device)
@@ -210,7 +305,8 @@ class PartitionUpdateHook(Hook):
         broadcast(assignment)
         model.partitions.add(assignment, self._replaced(model.partitions.found, assignment))
         if result is not None:
-            report_partition(runner, result, number, data)
+            time = f'iteration {runner.iter + 1}' if self._counts_iterations else None
+            report_partition(runner, result, number, data, time)
 
     def _replaced(self, found: Tensor, assignment: Tensor) -> int | None:
         """Index of the partition of ``(P, N)`` that a new one replaces, equal on every rank."""
@@ -251,10 +347,10 @@ class PartitionUpdateHook(Hook):
     def _feature_dataloader(self, runner: Runner, draw: int) -> DataLoader:
         """The training data in order, each image once, through the training pipeline."""
         train = runner.train_dataloader
-        dataset = base_dataset(train.dataset)
+        dataset = UniqueImages(train.dataset)
         return DataLoader(
             dataset,
-            batch_size=self.batch_size or train.batch_size,
+            batch_size=self.batch_size or train.batch_size or 64,
             sampler=DefaultSampler(dataset, shuffle=False, round_up=False, seed=0),
             num_workers=train.num_workers,
             collate_fn=FUNCTIONS.get('default_collate'),
@@ -262,10 +358,6 @@ class PartitionUpdateHook(Hook):
                 worker_init_fn,
                 num_workers=train.num_workers,
                 rank=get_rank(),
-                seed=runner.seed + runner.epoch + draw,
+                seed=runner.seed + self._now(runner) + draw,
             ),
         )
-
-
-def _unwrap(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model

@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ipirm_mm.datasets import base_dataset
+from ..passes import broadcast_epoch, check_steps, is_training, prepare_images
 
 
 @HOOKS.register_module()
@@ -14,33 +14,28 @@ class SetEpochHook(Hook):
     """Pass the epoch and the seed of the run on to the transforms that have ``set_epoch``.
 
     These are :class:`~ipirm_mm.datasets.SeededTransforms` and
-    :class:`~ipirm_mm.datasets.SeededMultiView`. ``PartitionUpdateHook`` does the same, so a run
-    needs one of the two hooks.
+    :class:`~ipirm_mm.datasets.SeededMultiView`. In a loop of iterations, an epoch is a pass over
+    the training data. Wrappers of data sets may repeat an image (``RepeatDataset``): then each
+    repetition has its own random draws. ``PartitionUpdateHook`` does the same, so a run needs one
+    of the two hooks.
 
     .. code-block:: python
 
         custom_hooks = [dict(type='SetEpochHook')]
 
     Raises:
-        UserError: Before an epoch, if ``sample_idx`` may stand for several images.
+        UserError: Before training, if images have no indices or no step would be made.
     """
+
+    def before_run(self, runner: Runner) -> None:
+        """Number the training images."""
+        if is_training(runner):
+            prepare_images(runner)
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that there is something to train."""
+        check_steps(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Pass the epoch on."""
         broadcast_epoch(runner)
-
-
-def broadcast_epoch(runner: Runner, draw: int = 0) -> None:
-    """Pass epoch and seed of a run on to the transforms of its training pipeline.
-
-    Args:
-        runner: The runner.
-        draw: Number of the augmentation within the epoch. Defaults to 0, that of the training.
-
-    Raises:
-        UserError: If ``sample_idx`` may stand for several images.
-    """
-    dataset = base_dataset(runner.train_dataloader.dataset)
-    for transform in dataset.pipeline.transforms:
-        if hasattr(transform, 'set_epoch'):
-            transform.set_epoch(runner.epoch, runner.seed, draw)

@@ -9,6 +9,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
+from ipirm_mm.datasets import one_class, why_not_one_class
 from ipirm_mm.errors import UserError
 
 from ..knn import knn_predict
@@ -64,9 +65,15 @@ class KNNAccuracy(BaseMetric):
             UserError: If the data set has no labels.
         """
         for sample in data_samples:
-            if 'gt_label' not in sample:
+            label = sample.get('gt_label', sample.get('gt_score'))
+            if label is None:
                 raise UserError('KNNAccuracy needs labels, but the evaluated data set has none')
-            self.results.append((sample['feature'].float().cpu(), int(sample['gt_label'])))
+            if one_class(label) is None:
+                raise UserError(
+                    'KNNAccuracy needs one class per image, but the images of the evaluated data '
+                    f'set {why_not_one_class([label])}: use another evaluator'
+                )
+            self.results.append((sample['feature'].float().cpu(), one_class(label)))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the accuracy.

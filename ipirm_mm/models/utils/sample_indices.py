@@ -8,6 +8,8 @@ import torch
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from ipirm_mm.errors import UserError
+
 
 # Compiled code would check every number of every batch, and recompile for new numbers.
 @torch.compiler.disable
@@ -20,6 +22,15 @@ def sample_indices(data_samples: Sequence[DataSample], device: torch.device) -> 
 
     Returns:
         ``(N,)``, long.
+
+    Raises:
+        UserError: If a sample has no ``sample_idx``.
     """
+    if not all('sample_idx' in sample for sample in data_samples):
+        raise UserError(
+            'the training needs sample_idx of each image: let PackInputs keep it (it does by '
+            "default; with meta_keys of your own, add 'sample_idx'), and use SetEpochHook or "
+            "PartitionUpdateHook with a data set that is not MMEngine's"
+        )
     index = torch.tensor([sample.sample_idx for sample in data_samples])
     return index.to(device, non_blocking=True)
