@@ -66,6 +66,7 @@ def apply_bridges() -> None:
     allow_checkpoint_types()
     mend_hue_on_numpy_2()
     resolve_own_config_names()
+    recompute_activations_with_gradient()
 
 
 def allow_checkpoint_types() -> None:
@@ -192,6 +193,22 @@ def resolve_own_config_names() -> None:
     fromfile_or_name.knows_ipirm_mm = True  # type: ignore[attr-defined]
     Config.fromfile = staticmethod(fromfile_or_name)
     Config._get_cfg_path = staticmethod(get_cfg_path_or_name)
+
+
+def recompute_activations_with_gradient() -> None:
+    """Let ``activation_checkpointing`` keep the gradient of what is recorded on the way.
+
+    Fault: MMEngine's ``turn_on_activation_checkpointing`` takes PyTorch's reentrant variant, which
+    runs the first pass without gradient. What a hook records within it, such as the features that
+    OFD compares, then has none: the loss is right and its gradient never arrives. And a module
+    whose inputs need no gradient (the backbone itself) is not trained at all. The other variant,
+    which PyTorch recommends, has neither fault and gives the same numbers.
+    """
+    from mmengine.runner import activation_checkpointing
+
+    checkpoint: Any = activation_checkpointing.checkpoint
+    if not isinstance(checkpoint, functools.partial):
+        activation_checkpointing.checkpoint = functools.partial(checkpoint, use_reentrant=False)
 
 
 def prepare_cpu_distributed(cfg: Any) -> None:
