@@ -86,8 +86,9 @@ class DistillationLoss(BaseModule, metaclass=ABCMeta):
         if not any(tensor.requires_grad for tensor in compared.values()):
             raise UserError(
                 f"{type(self).__name__} cannot reach the student's weights: no gradient passes "
-                f'its {", ".join(compared)}, since every layer before is frozen. Unfreeze some '
-                '(backbone.frozen_stages, requires_grad), or remove the loss'
+                f'its {", ".join(compared)}, since every layer before is frozen or runs without '
+                'gradient. Unfreeze some (backbone.frozen_stages, requires_grad), or remove the '
+                'loss'
             )
 
     @abstractmethod

@@ -93,9 +93,17 @@ class PreActivationRecorder:
         return any(parameter.requires_grad for parameter in self._norm.parameters())
 
     def take(self) -> Tensor:
-        """Return the features of the last pass, ``(N, C, H, W)``, and drop the reference."""
+        """Return the features of the last pass, ``(N, C, H, W)``, and drop the reference.
+
+        Raises:
+            UserError: If there are none.
+        """
         value, self._value = self._value, None
-        assert value is not None, 'nothing was recorded'
+        if value is None:  # a compiler drops the hook where it breaks a block for checkpointing
+            raise UserError(
+                'OFD could not record the features of a stage: torch.compile and with_cp=True of '
+                'the backbone do not go together with it. Remove one of the two from the config'
+            )
         return value
 
     def remove(self) -> None:
