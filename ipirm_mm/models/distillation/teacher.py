@@ -60,6 +60,7 @@ class FrozenTeacher(nn.Module):
         self.batch_statistics = batch_statistics
         config = _model_config(model)
         preprocessor = config.pop('data_preprocessor', None)
+        config.pop('target_generator', None)  # of masked image modeling; only its loss needs it
         # The checkpoint is loaded later; weights named by the config would be loaded for nothing.
         for part in (config, config.get('backbone') or {}):
             part.pop('init_cfg', None)
