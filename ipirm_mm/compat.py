@@ -196,19 +196,37 @@ def resolve_own_config_names() -> None:
 
 
 def recompute_activations_with_gradient() -> None:
-    """Let ``activation_checkpointing`` keep the gradient of what is recorded on the way.
+    """Let ``activation_checkpointing`` keep gradients, and averaged models their own weights.
 
-    Fault: MMEngine's ``turn_on_activation_checkpointing`` takes PyTorch's reentrant variant, which
-    runs the first pass without gradient. What a hook records within it, such as the features that
-    OFD compares, then has none: the loss is right and its gradient never arrives. And a module
+    Faults: MMEngine's ``turn_on_activation_checkpointing`` takes PyTorch's reentrant variant,
+    which runs the first pass without gradient. What a hook records within it, such as the features
+    that OFD compares, then has none: the loss is right and its gradient never arrives. A module
     whose inputs need no gradient (the backbone itself) is not trained at all. The other variant,
-    which PyTorch recommends, has neither fault and gives the same numbers.
+    which PyTorch recommends, has neither fault and gives the same numbers. Besides, the copy of a
+    network that ``EMAHook`` makes went on to call the layers of the original.
     """
     from mmengine.runner import activation_checkpointing
 
-    checkpoint: Any = activation_checkpointing.checkpoint
-    if not isinstance(checkpoint, functools.partial):
-        activation_checkpointing.checkpoint = functools.partial(checkpoint, use_reentrant=False)
+    activation_checkpointing.wrap_forward = RecomputedForward
+
+
+class RecomputedForward:
+    """A module's ``forward`` whose activations are recomputed in the backward pass.
+
+    A deep copy of the module has that of the copy.
+
+    Args:
+        forward: The method.
+    """
+
+    def __init__(self, forward: Any) -> None:
+        self.forward = forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the method."""
+        from torch.utils.checkpoint import checkpoint
+
+        return checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
 
 
 def prepare_cpu_distributed(cfg: Any) -> None:

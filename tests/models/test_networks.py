@@ -8,6 +8,7 @@ import types
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.model import ExponentialMovingAverage
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmpretrain.models import (
     HuggingFaceClassifier,
@@ -16,6 +17,7 @@ from mmpretrain.models import (
     TIMMBackbone,
     TimmClassifier,
 )
+from mmpretrain.models.utils.sparse_modules import SparseHelper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample, MultiTaskDataSample
 from torch import nn
@@ -208,6 +210,22 @@ def test_pairs_and_dicts():
     conformer = MODELS.build(dict(type='Conformer', arch='tiny'))
     other = torch.rand(2, 3)
     assert torch.equal(pool_last(([rows, other],), conformer), torch.cat([rows, other], 1))
+
+
+def test_sparse_backbones_see_whole_images():
+    """Not what the mask of the last training batch leaves of them."""
+    torch.manual_seed(0)
+    sparse = ImageClassifier(backbone=dict(type='SparseResNet', depth=50)).eval()
+    dense = ImageClassifier(backbone=dict(type='ResNet', depth=50)).eval()
+    dense.load_state_dict(sparse.state_dict())
+    x = images(2, size=64)
+    with torch.no_grad():
+        expected = pooled_feature(dense, x)
+        for mask in (None, torch.zeros(2, 1, 2, 2, dtype=torch.bool)):
+            SparseHelper._cur_active = mask
+            torch.testing.assert_close(pooled_feature(sparse, x), expected)
+            assert SparseHelper._cur_active is mask
+    SparseHelper._cur_active = None
 
 
 class FakeTimm(nn.Module):
@@ -575,6 +593,36 @@ def test_gradients_are_differences(name, mode):
         torch.testing.assert_close(derivative, difference, rtol=1e-5, atol=1e-7)
     with torch.no_grad():
         torch.testing.assert_close(value, step(copy.deepcopy(twin)))
+
+
+def test_a_copy_recomputes_its_own_layers():
+    """As EMAHook makes it, after MMEngine turned on `activation_checkpointing`."""
+    model = MODELS.build(resnet())
+    turn_on_activation_checkpointing(model, ['backbone.layer1'])
+    model.eval()
+    average = ExponentialMovingAverage(model)
+    before = average.module(images())
+    with torch.no_grad():
+        model.backbone.layer1[0].conv1.weight.zero_()
+    assert not torch.equal(model(images()), before)
+    assert torch.equal(average.module(images()), before)
+
+
+def test_channels_are_flipped_in_color_images_only():
+    """Of student and teacher, of which one swaps red and blue; MMPretrain does so of three."""
+    four = resnet(
+        backbone=dict(RESNET, in_channels=4),
+        data_preprocessor=dict(mean=[1.0, 2.0, 3.0, 4.0], std=[4.0, 3.0, 2.0, 1.0], to_rgb=True),
+    )
+    student = dict(four, data_preprocessor=dict(mean=[5.0] * 4, std=[2.0] * 4, to_rgb=False))
+    model = distiller(dict(type='LogitKL'), four, student)
+    pixels = torch.randint(256, (2, 4, 32, 32), generator=torch.manual_seed(0)).float()
+    (frozen,) = model.beside
+    own = MODELS.build(copy.deepcopy(four)).eval()
+    own.load_state_dict(frozen.network.state_dict())
+    expected = own(own.data_preprocessor(dict(inputs=pixels))['inputs'])
+    found = frozen(model.data_preprocessor(dict(inputs=pixels))['inputs'], training=False)
+    torch.testing.assert_close(found.logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_loss_that_cannot_reach_the_student_is_refused():

@@ -140,7 +140,8 @@ class FrozenTeacher(nn.Module):
                 norm.training = training
         shape = tuple(inputs.shape[1:])
         if not self.same_images:
-            inputs = inputs.flip(1) if self.flip else inputs
+            # As MMPretrain, which flips the channels of color images only.
+            inputs = inputs.flip(1) if self.flip and shape[0] == 3 else inputs
             inputs = inputs * self.scale + self.shift
         if dry_run:
             outputs = collect_outputs(self.network, inputs, self.stage_recorders, dry_run)
@@ -241,6 +242,6 @@ def _renormalization(
         getattr(student, 'to_rgb', False) or getattr(student, '_channel_conversion', False)
     )
     flip = swaps != own_swaps
-    if flip:  # the student's images are flipped first
+    if flip and len(own_mean) == 3:  # the student's images are flipped first
         own_mean, own_std = own_mean.flip(0), own_std.flip(0)
     return own_std / std, (own_mean - mean) / std, flip

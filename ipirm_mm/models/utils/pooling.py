@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -13,9 +14,12 @@ from mmpretrain.models import (
     HuggingFaceClassifier,
     ImageClassifier,
     MlpMixer,
+    SparseConvNeXt,
+    SparseResNet,
     TIMMBackbone,
     TimmClassifier,
 )
+from mmpretrain.models.utils.sparse_modules import SparseHelper
 from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
@@ -60,7 +64,25 @@ def pooled_feature(model: Any, images: Tensor) -> Tensor:
             f'{type(model).__name__} gives no features: it has no extract_feat. Use a classifier '
             'or a self-supervised algorithm'
         )
+    if isinstance(getattr(model, 'backbone', None), (SparseResNet, SparseConvNeXt)):
+        with _all_positions_active(images):
+            return pool_last(model.extract_feat(images), model)
     return pool_last(model.extract_feat(images), model)
+
+
+@contextmanager
+def _all_positions_active(images: Tensor) -> Iterator[None]:
+    """Let a sparse backbone (SparK) see whole images.
+
+    Fault bridged: MMPretrain keeps the mask of the last training batch in a global variable.
+    Before the first batch SparK cannot encode an image; later it encodes what the mask leaves.
+    """
+    before = SparseHelper._cur_active
+    SparseHelper._cur_active = images.new_ones(len(images), 1, 1, 1, dtype=torch.bool)
+    try:
+        yield
+    finally:
+        SparseHelper._cur_active = before
 
 
 def pool_last(features: Any, model: Any) -> Tensor:
