@@ -17,10 +17,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .compat import prepare_cpu_distributed
+from .engine import CheckClassesHook
 from .errors import UserError
 from .models.tta import CROPS, VIEW_POLICIES
 from .resources import find_config
-from .utils import check_checkpoint
+from .utils import check_checkpoint, with_names
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,12 +52,22 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_ConfigOptions,
         metavar='KEY=VALUE',
         help='override settings of the config: key=value; a list as key=a,b or key="[a,b]", a '
         'nested one as key="[(a,b),(c,d)]", without spaces; an item of a list by its index, as in '
         'model.distill_losses.0.stages=last',
     )
+
+
+class _ConfigOptions(DictAction):
+    """MMEngine's ``DictAction``, which ends in a traceback at a word without ``=``."""
+
+    def __call__(self, parser: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__call__(parser, *args, **kwargs)
+        except (ValueError, AssertionError) as error:
+            parser.error(f'--cfg-options takes key=value, without blanks ({error})')
 
 
 def cfg_option_words() -> list[str]:
@@ -110,15 +121,26 @@ def check_tta_arguments(parser: argparse.ArgumentParser, args: argparse.Namespac
 
 
 def load_config(path: str) -> Config:
-    """Load a config.
+    """Load a config. Classes in it (MMEngine's newer style) are replaced by their names.
 
     Args:
         path: A file, or the name of a config of this package (``ipirm_mm::...``).
 
     Raises:
-        UserError: If there is no such file; see :func:`~ipirm_mm.resources.find_config`.
+        UserError: If there is no such file, see :func:`~ipirm_mm.resources.find_config`, or it
+            cannot be read.
     """
-    return Config.fromfile(find_config(path))
+    found = find_config(path)
+    try:
+        return with_names(Config.fromfile(found))
+    except UserError:
+        raise
+    except Exception as error:  # of any type: a config is a program
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f'the config {path} cannot be read: {type(error).__name__}: {reason}; a config is a '
+            '.py file of MMEngine'
+        ) from error
 
 
 def merge_options(cfg: Config, options: dict | None) -> None:
@@ -205,7 +227,9 @@ def check_resume(cfg: Config) -> None:
 
 def build_runner(cfg: Config) -> Any:
     """Build the runner of a config, MMEngine's or the one named by ``runner_type``."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(CheckClassesHook())
+    return runner
 
 
 def run(main: Callable[[], None]) -> None:
@@ -261,6 +285,31 @@ def _find_user_error(error: BaseException | None) -> str | None:
         reason = str(first).rsplit('WeightsUnpickler error:', 1)[-1].strip()
         reason = (reason or type(first).__name__).splitlines()[0]
         return f'a checkpoint cannot be read, or holds types that could run code: {reason}'
+    return _config_error(first)
+
+
+def _config_error(error: BaseException | None) -> str | None:
+    """The sentence for a mistake in a config that MMEngine found while it read or built it."""
+    if error is None:
+        return None
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    text = ' '.join(str(error.args[0] if error.args else error).split())
+    where = Path(frames[-1].co_filename).parts[-3:] if frames else ()
+    if isinstance(error, (KeyError, AttributeError)):
+        if where == ('mmengine', 'config', 'config.py'):
+            key = text.rsplit(' ', 1)[-1].strip("'")
+            return f'the config has no {key}: add it, or inherit from a config that has it'
+        if ' registry' in text and where[:2] == ('mmengine', 'registry'):
+            return f'a type in the config is not known: {text.split(". ", 1)[0]}'
+    if isinstance(error, TypeError) and any(c.co_name == 'build_from_cfg' for c in frames):
+        wrong = (
+            'unexpected keyword argument',
+            'required positional argument',
+            'required keyword-only argument',
+            'multiple values for',
+        )
+        if any(words in text for words in wrong):
+            return f'the config does not fit a class: {text.replace(".__init__()", "")}'
     return None
 
 

@@ -40,15 +40,20 @@ from ipirm_mm.evaluation import (
     fit_weights,
     format_interval,
     load_predictions,
+    map_classes,
     save_predictions,
     save_submission,
+    shared_images,
+    split_root,
 )
-from ipirm_mm.functional import merge_scores
+from ipirm_mm.functional import merge_label_scores, merge_scores
 from ipirm_mm.functional.scores import POLICIES
 from ipirm_mm.models.classifiers import load_member_weights
 from ipirm_mm.utils import atomic_write
 from ipirm_mm.visualization import format_table
 
+# Number of images whose scores are saved with weights, to recognize them.
+SAMPLE = 16
 TEST_TOOL = Path(__file__).with_name('test.py')
 # The colon of CONFIG:CHECKPOINT, not those of a config's name, ipirm_mm::...
 MEMBER = re.compile(r'(?<!:):(?!:)')
@@ -147,11 +152,34 @@ def read(member: str, number: int, split: str, args: argparse.Namespace) -> Pred
     return load_predictions(str(path))
 
 
-def fingerprint(predictions: Predictions) -> str | None:
-    """Hash of the paths of the images, which is saved with weights that are fitted on them."""
+def fingerprint(predictions: Predictions) -> dict[str, Any]:
+    """What is saved with weights of the images that they are fitted on, to recognize them.
+
+    The hash is of the paths below the folder that all are in, which may move. A sample of images
+    with their scores tells whether images of the same names are the same.
+    """
     if not all(os.sep in image for image in predictions.images):
-        return None
-    return hashlib.sha256('\n'.join(sorted(predictions.images)).encode()).hexdigest()
+        return {}
+    below = sorted(split_root(predictions.images)[1])
+    sample = sorted(range(len(predictions.images)), key=predictions.images.__getitem__)[:SAMPLE]
+    return dict(
+        images_sha256=hashlib.sha256('\n'.join(below).encode()).hexdigest(),
+        sample_images=[predictions.images[n] for n in sample],
+        sample_scores=[predictions.scores[n].tolist() for n in sample],
+    )
+
+
+def fitted_on(weights: dict[str, Any], members: list[Predictions]) -> bool:
+    """Whether saved weights were fitted on the images of these members."""
+    reported = members[0]
+    own = fingerprint(reported)
+    if not own or weights.get('images_sha256') != own['images_sha256']:
+        return False
+    if 'sample_images' not in weights:
+        return True
+    images, scores = weights['sample_images'], torch.tensor(weights['sample_scores'])
+    sample = Predictions(scores.to(reported.scores), None, images, 'the fitted images')
+    return bool(shared_images(sample, reported))
 
 
 def fitted_weights(members: list[Predictions], args: argparse.Namespace) -> list[float]:
@@ -160,6 +188,7 @@ def fitted_weights(members: list[Predictions], args: argparse.Namespace) -> list
     if len(names) != len(members):
         raise UserError(f'--fit has {len(names)} members, but there are {len(members)}')
     held_out = [read(name, number, 'val', args) for number, name in enumerate(names)]
+    held_out = map_classes([members[0], *held_out])[1:]
     check_same_images(held_out)
     check_disjoint(held_out, members)
     first = held_out[0]
@@ -177,7 +206,7 @@ def fitted_weights(members: list[Predictions], args: argparse.Namespace) -> list
             members=[member.name for member in members],
             fitted_on=[member.name for member in held_out],
             num_images=len(first.images),
-            images_sha256=fingerprint(first),
+            **fingerprint(first),
         )
         atomic_write(args.save_weights, json.dumps(record, indent=1))
     return weights
@@ -188,8 +217,7 @@ def saved_weights(members: list[Predictions], path: str) -> list[float]:
     weights = load_member_weights(path)
     if len(weights) != len(members):
         raise UserError(f'{path} has {len(weights)} weights, but there are {len(members)} members')
-    seen = json.loads(Path(path).read_text()).get('images_sha256')
-    if seen is not None and seen == fingerprint(members[0]):
+    if fitted_on(json.loads(Path(path).read_text()), members):
         raise UserError(
             f'the weights in {path} were fitted on the images of {members[0].name}: report '
             'another split'
@@ -223,6 +251,7 @@ def rows_of(
 def main() -> None:
     args = parse_args()
     members = [read(name, number, 'test', args) for number, name in enumerate(args.members)]
+    members = map_classes(members)
     check_same_images(members)
     weights = None
     if args.fit is not None:
@@ -230,29 +259,35 @@ def main() -> None:
     elif args.weights:
         weights = saved_weights(members, args.weights)
     scores = torch.stack([member.scores for member in members])
+    first = members[0]
+    merge = merge_scores if first.rule is None else merge_label_scores
     ensemble = Predictions(
-        merge_scores(scores, args.policy, weights),
-        members[0].labels,
-        members[0].images,
+        merge(scores, args.policy, weights),
+        first.labels,
+        first.images,
         f'ensemble of {len(members)}, {args.policy}',
+        next((member.classes for member in members if member.classes), None),
+        first.rule,
     )
     columns = [('name', 'member')]
     columns += [('weight', 'weight')] if weights is not None else []
     if ensemble.labels is not None:
         columns += [
-            ('accuracy', 'accuracy'),
+            ('accuracy', ensemble.measure),
             ('interval', '95 % interval'),
             ('gain', 'gain over best'),
             ('gain_interval', '95 % interval'),
         ]
     print(f'\n{len(ensemble.images)} images, {ensemble.scores.shape[1]} classes\n')
     print(format_table(rows_of(members, ensemble, weights), columns))
+    predicted = scores if first.rule is None else torch.stack([m.predicted() for m in members])
+    differ = f'{100 * disagreement(predicted):.1f} %'
     print(
-        f'\nTwo members predict different classes for {100 * disagreement(scores):.1f} % of the '
-        'images (mean over all pairs).'
+        f'\nTwo members predict different classes for {differ} of the images (mean over all '
+        'pairs).'
     )
     if ensemble.labels is None:
-        print('The images have no labels: there is no accuracy.')
+        print(f'The images have no labels: there is no {ensemble.measure}.')
     if args.out:
         save_predictions(args.out, ensemble)
     if args.submission:

@@ -5,7 +5,7 @@
     python tools/image_demo.py IMAGE_OR_FOLDER ENSEMBLE_CONFIG
 
 Writes to --out-dir a picture of each image with its classes on it, and `scores.csv`, the classes
-of each image with their scores, highest first.
+of each image with their scores, highest first, and which are predicted.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
 
 from ipirm_mm import cli
-from ipirm_mm.datasets import EXTENSIONS, LoadImage
+from ipirm_mm.datasets import EXTENSIONS, LoadImage, is_image
 from ipirm_mm.errors import UserError
 from ipirm_mm.models.tta import ScoreMergingTTA, tta_pipeline
-from ipirm_mm.models.utils import load_classifier
-from ipirm_mm.utils import ProgressBar, atomic_write
+from ipirm_mm.models.utils import class_names, label_rule, load_classifier
+from ipirm_mm.utils import ProgressBar, atomic_write, type_name
 from ipirm_mm.visualization import format_table
 
 COLUMNS = (('image', 'image'), ('name', 'class'), ('score', 'score'))
@@ -80,41 +79,39 @@ def find_images(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f'there is no image or folder {path}')
-    found = sorted(file for file in path.rglob('*') if file.suffix.lower() in EXTENSIONS)
+    found = sorted(file for file in path.rglob('*') if is_image(file.relative_to(path)))
     if not found:
         raise UserError(f'{path} has no image: no name ends in one of {", ".join(EXTENSIONS)}')
     return found
 
 
-def build(cfg: Config, args: argparse.Namespace) -> tuple[Any, Compose, list[str] | None]:
+def build(cfg: Config, args: argparse.Namespace) -> tuple[Any, Compose, tuple[str, ...] | None]:
     """Build the model and its test pipeline; returns also the names of its classes, or None."""
     pipeline = cfg.test_dataloader.dataset.pipeline
-    names = None
-    if cfg.model.type == 'EnsembleClassifier':
+    names: tuple[str, ...] | None
+    if type_name(cfg.model.type) == 'EnsembleClassifier':
         if args.checkpoint or args.tta_crops:
             raise UserError(
                 'the config of an ensemble names the checkpoints and the views of its members: '
                 'leave CHECKPOINT and --tta-crops out'
             )
         model = MODELS.build(cfg.model)
-        first = cfg.model.members[0].checkpoint
+        names = model.classes
     else:
         if args.checkpoint is None:
             raise UserError(f'{args.config} is no ensemble: give its checkpoint after it')
-        first = args.checkpoint
-        model = load_classifier(cfg, first)
+        model = load_classifier(cfg, args.checkpoint)
+        names = class_names(args.checkpoint, cfg)
         if args.tta_crops:
             model = ScoreMergingTTA(model, policy=args.tta_policy or 'mean')
             size = args.tta_crop_size
             pipeline = tta_pipeline(pipeline, args.tta_crops, size, args.tta_resize)
-    meta = CheckpointLoader.load_checkpoint(first, map_location='cpu').get('meta', {})
-    names = meta.get('dataset_meta', {}).get('classes')
     model.to(args.device or get_device())
     model.eval()
     return model, Compose([TRANSFORMS.build(step) for step in pipeline]), names
 
 
-def draw(image: np.ndarray, sample: DataSample, names: list[str] | None, out: Path) -> None:
+def draw(image: np.ndarray, sample: DataSample, names: tuple[str, ...] | None, out: Path) -> None:
     """Write a picture of an image (BGR) with its predicted classes on it."""
     resize = MIN_SIDE if min(image.shape[:2]) < MIN_SIDE else None
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +127,7 @@ def main() -> None:
     cli.merge_options(cfg, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     model, pipeline, names = build(cfg, args)
+    rule = model.rule if hasattr(model, 'rule') else label_rule(getattr(model, 'module', model))
     root = args.images if args.images.is_dir() else args.images.parent
     load = LoadImage()
     rows: list[dict[str, Any]] = []
@@ -143,7 +141,9 @@ def main() -> None:
             inputs = default_collate([pipeline(results) for results in loaded])
             for path, image, sample in zip(chunk, images, model.test_step(inputs)):
                 score, label = sample.pred_score.cpu().topk(min(args.topk, len(sample.pred_score)))
-                sample.set_pred_label(label)
+                predicted = label[:1].tolist() if rule is None else sample.pred_label.tolist()
+                if rule is None:  # of several labels, the picture shows those that are predicted
+                    sample.set_pred_label(label)
                 # Keep the ending, so that a.jpg and a.png give two pictures.
                 relative = path.relative_to(root)
                 draw(image, sample, names, args.out_dir / f'{relative}.png')
@@ -156,6 +156,7 @@ def main() -> None:
                             label=number,
                             name=name,
                             score=f'{value:.4f}',
+                            predicted='yes' if number in predicted else 'no',
                         )
                     )
             bar((begin + len(chunk)) / len(paths), str(chunk[-1].name))
@@ -164,7 +165,7 @@ def main() -> None:
     writer.writeheader()
     writer.writerows(rows)
     atomic_write(args.out_dir / 'scores.csv', text.getvalue())
-    print(format_table([row for row in rows if row['rank'] == 1], COLUMNS))
+    print(format_table([row for row in rows if row['predicted'] == 'yes'], COLUMNS))
     print(f'\nPictures and scores.csv are in {args.out_dir}')
 
 

@@ -24,7 +24,7 @@ from mmpretrain.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
 from ipirm_mm import cli
 from ipirm_mm.models.utils import load_classifier, plain_classifier
-from ipirm_mm.utils import atomic_write
+from ipirm_mm.utils import atomic_write, type_name
 
 # Settings of the published config.
 EVALUATION = tuple(
@@ -53,7 +53,7 @@ def plain_config(config: Config) -> Config:
         metrics = config.get(name)
         if metrics is not None:
             metrics = metrics if isinstance(metrics, list) else [metrics]
-            plain[name] = [metric for metric in metrics if metric.type != 'TeacherAccuracy']
+            plain[name] = [m for m in metrics if type_name(m.type) != 'TeacherAccuracy']
     if _names_ours(plain):
         plain['custom_imports'] = dict(imports=['ipirm_mm'], allow_failed_imports=False)
     return Config(plain)

@@ -30,10 +30,20 @@ from mmengine.runner import Runner
 
 from ipirm_mm import cli
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import bootstrap_interval, format_interval
-from ipirm_mm.functional import merge_scores
+from ipirm_mm.evaluation import Predictions, bootstrap_interval, format_interval
+from ipirm_mm.functional import merge_label_scores, merge_scores
 from ipirm_mm.models.tta import VIEW_POLICIES, ScoreMergingTTA, tta_pipeline
-from ipirm_mm.models.utils import load_classifier
+from ipirm_mm.models.utils import (
+    LabelRule,
+    as_names,
+    class_names,
+    class_order,
+    is_distribution,
+    label_rule,
+    load_classifier,
+    say_unknown,
+    stack_scores,
+)
 from ipirm_mm.utils import ProgressBar, atomic_open
 from ipirm_mm.visualization import format_table
 
@@ -96,7 +106,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def scores_of_views(
-    cfg: Config, model: ScoreMergingTTA, cache: Path
+    cfg: Config, model: ScoreMergingTTA, cache: Path, names: tuple[str, ...] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Predict the views of each image of the validation split.
 
@@ -104,28 +114,70 @@ def scores_of_views(
         cfg: Config whose validation pipeline makes several views.
         model: The classifier.
         cache: File of these probabilities; it is read if it exists, and written otherwise.
+        names: Names of the classes of the classifier; None if they are not known.
 
     Returns:
-        Probabilities ``(A, N, C)`` and labels ``(N,)``.
+        Probabilities ``(A, N, C)`` and labels ``(N,)``, or with several labels per image
+        ``(N, C)`` bool.
+
+    Raises:
+        UserError: If an image has no label.
     """
     if cache.is_file():
         print(f'probabilities of an earlier run: {cache}')
         with np.load(cache, allow_pickle=False) as arrays:
             return torch.from_numpy(arrays['scores']), torch.from_numpy(arrays['labels'])
     loader = Runner.build_dataloader(cfg.val_dataloader, seed=0)
-    scores, labels = [], []
+    scores: list[torch.Tensor] = []
+    labels: list[torch.Tensor] = []
     with ProgressBar(f'views of {len(loader.dataset):,} images') as bar:
         for number, data in enumerate(loader):
             views = model.predict_views(data)
-            scores.append(
-                torch.stack([torch.stack([s.pred_score for s in v]) for v in views]).cpu()
-            )
-            labels += [int(sample.gt_label) for sample in data['data_samples'][0]]
+            scores.append(torch.stack([stack_scores(view) for view in views]).cpu())
+            labels += [label_of(sample, scores[-1].shape[2]) for sample in data['data_samples'][0]]
             bar((number + 1) / len(loader), f'{number + 1} of {len(loader)} batches')
-    result = torch.cat(scores, 1), torch.tensor(labels)
+    result = torch.cat(scores, 1), torch.stack(labels)
+    several = label_rule(model.module) is not None or not is_distribution(result[0])
+    if not several:
+        if bool((result[1].sum(1) != 1).any()):
+            raise UserError(
+                'the validation split has images with several labels, or none, but the classifier '
+                'predicts one label per image: give a split with one label per image'
+            )
+        result = result[0], result[1].int().argmax(1)
+    order = class_order(
+        as_names((getattr(loader.dataset, 'metainfo', None) or {}).get('classes')),
+        names,
+        'the validation split',
+        'the checkpoint',
+    )
+    if order is not None:
+        result = result[0][..., order], result[1]
     with atomic_open(cache) as stream:
         np.savez(stream, scores=result[0].numpy(), labels=result[1].numpy())
     return result
+
+
+def label_of(sample: Any, classes: int) -> torch.Tensor:
+    """Labels of an image, ``(C,)`` bool."""
+    row = torch.zeros(classes, dtype=torch.bool)
+    if 'gt_label' in sample:
+        if not bool((sample.gt_label < classes).all()):
+            raise UserError(
+                f'the validation split has class {int(sample.gt_label.max())}, but the classifier '
+                f'has {classes} classes: give the validation split of its classes'
+            )
+        row[sample.gt_label] = True
+    elif 'gt_score' in sample:  # soft labels, or several
+        score = sample.gt_score
+        several = not is_distribution(score[None])
+        row[score >= 0.5 if several else score.argmax()] = True
+    else:
+        raise UserError(
+            f'{sample.get("img_path", "an image")} of the validation split has no label: a search '
+            'needs labels'
+        )
+    return row
 
 
 def cache_file(cfg: Config, args: argparse.Namespace) -> Path:
@@ -138,13 +190,21 @@ def cache_file(cfg: Config, args: argparse.Namespace) -> Path:
 
 
 def evaluate(
-    scores: torch.Tensor, labels: torch.Tensor, policies: Sequence[str]
+    scores: torch.Tensor, labels: torch.Tensor, policies: Sequence[str], rule: LabelRule | None
 ) -> Iterator[tuple[str, str, torch.Tensor]]:
-    """Yield each choice of views and policy, and whether each image is then correct, ``(N,)``."""
+    """Yield each choice of views and policy, and how correct each image then is, ``(N,)``."""
     for crops, places in VIEWS.items():
         for policy in policies if len(places) > 1 else ['mean']:
-            merged = merge_scores(scores[list(places)], policy)
-            yield crops, policy, (merged.argmax(1) == labels).double()
+            yield crops, policy, correct_with(scores[list(places)], labels, policy, rule)
+
+
+def correct_with(
+    scores: torch.Tensor, labels: torch.Tensor, policy: str, rule: LabelRule | None
+) -> torch.Tensor:
+    """How correct each image is, ``(N,)``: 0 or 1, or the F1 score of its labels."""
+    merge = merge_scores if rule is None else merge_label_scores
+    merged = Predictions(merge(scores, policy), labels, [], '', None, rule)
+    return merged.correct().double()
 
 
 def command(args: argparse.Namespace, best: dict[str, Any]) -> str:
@@ -170,21 +230,25 @@ def main() -> None:
         raise UserError(f'{args.config} has no val_dataloader to search on')
     model = ScoreMergingTTA(load_classifier(config, args.checkpoint).to(get_device()))
     model.eval()
+    names = class_names(args.checkpoint, config)
+    if names is None:
+        say_unknown(args.checkpoint)
 
     def scores_with(crops: str, crop_size: int | None, resize: int | None) -> tuple:
         cfg = copy.deepcopy(config)
         dataset = cfg.val_dataloader.dataset
         dataset.pipeline = tta_pipeline(dataset.pipeline, crops, crop_size, resize)
         views = dataset.pipeline[-1]
-        return views, *scores_of_views(cfg, model, cache_file(cfg, args))
+        return views, *scores_of_views(cfg, model, cache_file(cfg, args), names)
 
     _, scores, labels = scores_with('center', None, None)
-    plain = (merge_scores(scores).argmax(1) == labels).double()
+    rule = label_rule(model.module) or (None if labels.ndim == 1 else LabelRule())
+    plain = correct_with(scores, labels, 'mean', rule)
     rows: list[dict[str, Any]] = [dict(crops=PLAIN)]
     correct = [plain]
     for resize, crop_size in itertools.product(args.resize or [None], args.crop_size or [None]):
         views, scores, labels = scores_with('ten', crop_size, resize)
-        for crops, policy, found in evaluate(scores, labels, args.policies):
+        for crops, policy, found in evaluate(scores, labels, args.policies, rule):
             size = dict(resize=resize or '-', crop_size=views.crop_size)
             rows.append(dict(**size, crops=crops, policy=policy))
             correct.append(found)
@@ -197,9 +261,11 @@ def main() -> None:
     rows.sort(key=lambda row: -row['rate'])
     shown = rows[: args.rows]
     print(f'\n{len(plain)} images of the validation split\n')
-    print(format_table(shown if first in shown else [*shown, first], COLUMNS))
+    columns = [(key, 'F1' if rule and key == 'accuracy' else title) for key, title in COLUMNS]
+    print(format_table(shown if first in shown else [*shown, first], columns))
     print(
-        f'\nThis is the best of {len(rows)} choices on this split; report its accuracy on '
+        f'\nThis is the best of {len(rows)} choices on this split; report its '
+        f'{"accuracy" if rule is None else "F1"} on '
         f'another:\n\n    {command(args, rows[0])}'
     )
 

@@ -11,19 +11,28 @@ A test set without labels is not evaluated; write its predictions with --out.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import mmengine
 from mmengine.config import Config, ConfigDict
-from mmpretrain.evaluation import Accuracy, SingleLabelMetric
+from mmengine.evaluator import Evaluator
+from mmengine.model import is_model_wrapper
 
 import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of compat.py)
 from ipirm_mm import cli
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import DumpPredictions
+from ipirm_mm.evaluation import NEED_LABELS, DumpPredictions, PredictionEvaluator, has_label
 from ipirm_mm.models.tta import tta_pipeline
+from ipirm_mm.models.utils import (
+    as_names,
+    class_names,
+    class_order,
+    label_rule,
+    say_unknown,
+)
+from ipirm_mm.utils import type_name
 
 LOADERS = ('test_dataloader',)
-NEED_LABELS = (Accuracy, SingleLabelMetric)
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,7 +79,7 @@ def parse_args() -> argparse.Namespace:
 
 def set_tta(cfg: Config, args: argparse.Namespace) -> None:
     """Wrap the model and the pipeline for test-time augmentation."""
-    if cfg.model.type == 'EnsembleClassifier':
+    if type_name(cfg.model.type) == 'EnsembleClassifier':
         raise UserError(
             'members of an ensemble have test-time augmentation of their own: set crops and '
             'policy of each member in the config, and leave --tta out'
@@ -84,6 +93,47 @@ def set_tta(cfg: Config, args: argparse.Namespace) -> None:
         )
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def set_evaluator(runner: Any, cfg: Config, args: argparse.Namespace) -> None:
+    """Let scores and classes of the test set match, and the predictions be written."""
+    loop = runner.test_loop
+    dataset = loop.dataloader.dataset
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    names = as_names((getattr(dataset, 'metainfo', None) or {}).get('classes'))
+    if args.checkpoint is None:
+        source, own, rule = args.config, model.classes, model.rule
+    else:
+        network = getattr(model, 'module', model)  # of test-time augmentation
+        source, own = args.checkpoint, class_names(args.checkpoint, cfg)
+        rule = label_rule(network)
+    order = class_order(names, own, 'the test set', source)
+    if own is None:
+        say_unknown(source)
+    elif names is None:
+        say_unknown('the test set')
+    if type(loop.evaluator) is Evaluator:
+        metrics, meta = loop.evaluator.metrics, loop.evaluator.dataset_meta
+        loop.evaluator = PredictionEvaluator(metrics, order)
+        loop.evaluator.dataset_meta = meta
+    elif order is not None:
+        raise UserError(
+            f'the test set has the classes of {source} in another order, but the evaluator of the '
+            f'config is a {type(loop.evaluator).__name__}, to which scores cannot be mapped: give '
+            'the test set the order of the checkpoint, by metainfo.classes'
+        )
+    evaluator = loop.evaluator
+    info = getattr(dataset, 'get_data_info', None)
+    if info is not None and not has_label(info(0)) and isinstance(evaluator, PredictionEvaluator):
+        for metric in [m for m in evaluator.metrics if isinstance(m, NEED_LABELS)]:
+            evaluator.set_aside(metric)
+    if args.out and args.out_item != 'metrics':
+        evaluator.metrics.append(DumpPredictions(args.out, names or own, rule))
+    if not evaluator.metrics:
+        raise UserError(
+            'the test set has no labels, so there is nothing to evaluate: write the '
+            'predictions with --out FILE.pkl'
+        )
 
 
 def main() -> None:
@@ -100,7 +150,7 @@ def main() -> None:
         cfg.setdefault('test_cfg', dict())
     cli.merge_common(cfg, args, LOADERS)
     args.checkpoint = args.checkpoint or None  # dist_test.sh hands on an empty one
-    if args.checkpoint is None and cfg.model.type != 'EnsembleClassifier':
+    if args.checkpoint is None and type_name(cfg.model.type) != 'EnsembleClassifier':
         raise UserError(
             f'{args.config} is no ensemble: give its checkpoint, tools/test.py CONFIG CHECKPOINT'
         )
@@ -125,17 +175,7 @@ def main() -> None:
         set_tta(cfg, args)
     cli.finish_config(cfg, args, LOADERS)
     runner = cli.build_runner(cfg)
-    evaluator = runner.test_evaluator
-    info = getattr(runner.test_dataloader.dataset, 'get_data_info', None)
-    if info is not None and 'gt_label' not in info(0):
-        evaluator.metrics = [m for m in evaluator.metrics if not isinstance(m, NEED_LABELS)]
-    if args.out and args.out_item != 'metrics':
-        evaluator.metrics.append(DumpPredictions(args.out))
-    if not evaluator.metrics:
-        raise UserError(
-            'the test set has no labels, so there is nothing to evaluate: write the '
-            'predictions with --out FILE.pkl'
-        )
+    set_evaluator(runner, cfg, args)
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)

@@ -8,10 +8,12 @@ from .transforms import (
     CROPS,
     PALETTE,
     POSITIONS,
+    EfficientNetPositionCrop,
     FiveCrop,
     HorizontalFlip,
     LoadImage,
     MemberViews,
+    MirrorImage,
     PositionCrop,
     SeededMultiView,
     SeededTransforms,
@@ -20,7 +22,7 @@ from .transforms import (
     tint,
     tta_pipeline,
 )
-from .vipriors import EXTENSIONS, VIPriors
+from .vipriors import EXTENSIONS, VIPriors, is_image
 
 __all__ = [
     'CROPS',
@@ -31,10 +33,12 @@ __all__ = [
     'ArrayDataset',
     'CIFAR100Binary',
     'FashionMNIST50',
+    'EfficientNetPositionCrop',
     'FiveCrop',
     'HorizontalFlip',
     'LoadImage',
     'MemberViews',
+    'MirrorImage',
     'PositionCrop',
     'SeededMultiView',
     'SeededTransforms',
@@ -42,6 +46,7 @@ __all__ = [
     'TintByFactor',
     'VIPriors',
     'base_dataset',
+    'is_image',
     'tint',
     'tta_pipeline',
 ]

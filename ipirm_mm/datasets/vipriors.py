@@ -15,11 +15,10 @@ from mmpretrain.registry import DATASETS
 from ipirm_mm.errors import UserError
 
 from .array_dataset import check_splits
+from .list_files import Entry, read_list
 
 SPLITS = ('train', 'val', 'test')
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
-# One image: its path under the data root, and its class.
-Entry = tuple[str, 'int | None']
 
 
 @DATASETS.register_module()
@@ -173,51 +172,16 @@ class VIPriors(BaseDataset):
         ]
 
 
-def read_list(path: Path) -> list[Entry]:
-    """Read a list file; each line has the path of an image and, optionally, its class.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Path and class, or None, of each image.
-
-    Raises:
-        UserError: If the file is missing, empty or malformed, or names an image twice.
-    """
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'the list file {path} cannot be read: {error}') from error
-    entries: list[Entry] = []
-    first: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, _, label = line.strip().rpartition(' ')
-        if not (name and label.isdigit()):  # no class; names may contain blanks
-            name, label = line.strip(), ''
-        if os.path.isabs(name) or '..' in Path(name).parts:
-            raise UserError(
-                f'{path}, line {number}: {name!r} is not a path below the folder of the images'
-            )
-        if name in first:
-            raise UserError(
-                f'{path} names {name!r} twice, in lines {first[name]} and {number}: remove one'
-            )
-        first[name] = number
-        entries.append((name, int(label) if label else None))
-    if not entries:
-        raise UserError(f'the list file {path} is empty')
-    return entries
-
-
 def subfolders(folder: Path) -> list[str]:
     """List the names of the folders in a folder, unsorted; none if it is missing."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return [entry.name for entry in entries if entry.is_dir() and entry.name[0] != '.']
+        return [
+            entry.name
+            for entry in entries
+            if entry.is_dir() and entry.name[0] != '.' and entry.name != '__MACOSX'
+        ]
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -229,4 +193,17 @@ def class_folders(folder: Path) -> list[str]:
 def folder_images(folder: Path) -> list[str]:
     """List the names of the images in a folder, sorted."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS))
+        return sorted(entry.name for entry in entries if is_image(Path(entry.name)))
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its name, and is not hidden.
+
+    Names that begin with a dot are no images: macOS leaves ``._NAME`` beside each file, and
+    editors and synchronization leave other such files and folders.
+
+    Args:
+        path: Path of the file, below the folder that is searched.
+    """
+    hidden = any(part.startswith('.') for part in path.parts) or '__MACOSX' in path.parts
+    return not hidden and path.name.lower().endswith(EXTENSIONS)

@@ -1,5 +1,5 @@
 """Hooks of MMEngine's runner."""
 
-from .hooks import CRDMemoryHook, KNNHook, PartitionUpdateHook, SetEpochHook
+from .hooks import CheckClassesHook, CRDMemoryHook, KNNHook, PartitionUpdateHook, SetEpochHook
 
-__all__ = ['CRDMemoryHook', 'KNNHook', 'PartitionUpdateHook', 'SetEpochHook']
+__all__ = ['CRDMemoryHook', 'CheckClassesHook', 'KNNHook', 'PartitionUpdateHook', 'SetEpochHook']

@@ -5,20 +5,23 @@ from .ensembles import disagreement, fit_weights
 from .features import extract_features
 from .knn import knn_accuracy, knn_predict
 from .linear_probe import LinearProbe
+from .matching import check_disjoint, check_same_images, map_classes, shared_images, split_root
 from .metrics import DumpPredictions, KNNAccuracy, TeacherAccuracy
+from .prediction_evaluator import NEED_LABELS, PredictionEvaluator, has_label
 from .predictions import (
     Predictions,
-    check_disjoint,
-    check_same_images,
+    label_f1,
     load_predictions,
     save_predictions,
     save_submission,
 )
 
 __all__ = [
+    'NEED_LABELS',
     'DumpPredictions',
     'KNNAccuracy',
     'LinearProbe',
+    'PredictionEvaluator',
     'Predictions',
     'TeacherAccuracy',
     'bootstrap_interval',
@@ -28,9 +31,14 @@ __all__ = [
     'extract_features',
     'fit_weights',
     'format_interval',
+    'has_label',
     'knn_accuracy',
     'knn_predict',
+    'label_f1',
     'load_predictions',
+    'map_classes',
     'save_predictions',
     'save_submission',
+    'shared_images',
+    'split_root',
 ]

@@ -7,6 +7,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from ipirm_mm.functional import yes_and_no
+
 
 def fit_weights(scores: Tensor, labels: Tensor, max_iterations: int = 200) -> Tensor:
     r"""Weights of an ensemble that minimize the log-loss of its mixture (report: "weighted").
@@ -19,14 +21,19 @@ def fit_weights(scores: Tensor, labels: Tensor, max_iterations: int = 200) -> Te
     weights, so that the result does not depend on a seed. The report does not say how it chose its
     weights.
 
+    With several labels per image each label is a classification into yes and no, and the log-loss
+    is the mean over all labels of all images.
+
     Args:
         scores: Probabilities of the *A* members, ``(A, N, C)``.
-        labels: Classes, ``(N,)`` long.
+        labels: Classes, ``(N,)`` long, or the labels of each image, ``(N, C)`` bool.
         max_iterations: Maximum number of L-BFGS iterations. Defaults to 200.
 
     Returns:
         ``(A,)`` float64, not negative, with sum 1.
     """
+    if labels.ndim == 2:
+        scores, labels = yes_and_no(scores.double()), (~labels).long().flatten()
     members, images = scores.shape[:2]
     own = scores.double()[:, torch.arange(images, device=scores.device), labels]
     # Where every member gives the class probability zero, the loss stays finite this way, and is
@@ -52,19 +59,20 @@ def fit_weights(scores: Tensor, labels: Tensor, max_iterations: int = 200) -> Te
     return logits.detach().softmax(0)
 
 
-def disagreement(scores: Tensor) -> float:
+def disagreement(predicted: Tensor) -> float:
     """Fraction of the images on which two members predict different classes, mean over pairs.
 
     Args:
-        scores: Probabilities of the members, ``(A, N, C)``.
+        predicted: Probabilities of the members, ``(A, N, C)`` float, of which the highest counts;
+            or their predicted labels, ``(A, N, C)`` bool.
 
     Returns:
         0 to 1; 0 for one member.
     """
-    predicted = scores.argmax(2)
+    if predicted.is_floating_point():
+        predicted = predicted.argmax(2, keepdim=True)
     pairs = list(combinations(range(len(predicted)), 2))
     if not pairs:
         return 0.0
-    return sum(float((predicted[i] != predicted[j]).double().mean()) for i, j in pairs) / len(
-        pairs
-    )
+    differ = [(predicted[i] != predicted[j]).any(1).double().mean() for i, j in pairs]
+    return sum(map(float, differ)) / len(pairs)

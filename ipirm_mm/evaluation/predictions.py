@@ -6,14 +6,16 @@ import csv
 import io
 import os
 import pickle
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.functional import select_labels
+from ipirm_mm.models.utils import LabelRule, as_names, is_distribution
 from ipirm_mm.utils import atomic_write, safe_load
 
 # Columns that the VIPriors challenge requires (evaluate_classification.py of its toolkit).
@@ -22,29 +24,73 @@ SUBMISSION_COLUMNS = ('Image IDs', 'Predictions')
 
 @dataclass
 class Predictions:
-    """Probabilities that a model or an ensemble predicts for a list of images.
+    """Scores that a model or an ensemble predicts for a list of images.
 
     Attributes:
-        scores: Probabilities, ``(N, C)`` float.
-        labels: Classes of the images, ``(N,)`` long; None if they are not known.
+        scores: Probabilities, ``(N, C)`` float. Rows sum to 1 unless ``rule`` is set.
+        labels: Classes of the images, ``(N,)`` long, or with several labels per image ``(N, C)``
+            bool; None if they are not known.
         images: Identifiers of the images, N strings: their paths, or their indices in the data set
             if there are no paths.
         name: Name for tables and error messages, such as the path of the file.
+        classes: Names of the classes, in the order of the scores. Defaults to None: not known.
+        rule: How labels are selected if each image may have several. Defaults to None: each image
+            has one label.
     """
 
     scores: Tensor
     labels: Tensor | None
     images: list[str]
     name: str
+    classes: tuple[str, ...] | None = None
+    rule: LabelRule | None = None
+
+    def predicted(self) -> Tensor:
+        """Predicted classes, ``(N,)`` long, or with several labels per image ``(N, C)`` bool."""
+        if self.rule is None:
+            return self.scores.argmax(1)
+        chosen = torch.zeros_like(self.scores, dtype=torch.bool)
+        for row, score in zip(chosen, self.scores):
+            row[select_labels(score, *self.rule)] = True
+        return chosen
 
     def correct(self) -> Tensor:
-        """Whether each image is classified correctly, ``(N,)`` bool. Labels must be known."""
+        """How correctly each image is classified. Labels must be known.
+
+        Returns:
+            ``(N,)`` bool, or with several labels per image the F1 score of its labels, double.
+        """
         assert self.labels is not None
-        return self.scores.argmax(1) == self.labels
+        predicted = self.predicted()
+        if self.rule is None:
+            return predicted == self.labels
+        return label_f1(predicted, self.labels)
+
+    @property
+    def measure(self) -> str:
+        """Name of the mean of :meth:`correct`."""
+        return 'accuracy' if self.rule is None else 'F1'
+
+
+def label_f1(predicted: Tensor, labels: Tensor) -> Tensor:
+    """F1 score of the labels of each image, 1 where there are none and none are predicted.
+
+    Args:
+        predicted: ``(N, C)`` bool.
+        labels: ``(N, C)`` bool.
+
+    Returns:
+        ``(N,)`` double, 0 to 1.
+    """
+    both = (predicted & labels).sum(1).double()
+    total = predicted.sum(1) + labels.sum(1)
+    return torch.where(total > 0, 2 * both / total.clamp(min=1), 1.0)
 
 
 def load_predictions(path: str) -> Predictions:
     """Read a file of predictions. It cannot run code, see :func:`ipirm_mm.utils.safe_load`.
+
+    Scores and labels may be tensors, arrays or lists.
 
     Args:
         path: File that ``tools/test.py --out`` wrote, ours or MMPretrain's.
@@ -68,96 +114,99 @@ def load_predictions(path: str) -> Predictions:
         ) from error
     if not isinstance(records, list) or not records:
         raise UserError(f'{path} holds no list of predictions: {remedy}')
-    if not all(isinstance(r, dict) and isinstance(r.get('pred_score'), Tensor) for r in records):
+    if not all(isinstance(record, dict) for record in records):
         raise UserError(f'{path} holds images without pred_score: {remedy}')
-    shapes = {tuple(record['pred_score'].shape) for record in records}
+    rows = [as_tensor(record.get('pred_score')) for record in records]
+    if any(row is None or not row.numel() for row in rows):
+        raise UserError(f'{path} holds images without pred_score: {remedy}')
+    found = [row for row in rows if row is not None]
+    shapes = {tuple(row.shape) for row in found}
     if len(shapes) > 1 or len(next(iter(shapes))) != 1:
         raise UserError(f'{path} holds scores of different shapes {sorted(shapes)}: {remedy}')
-    scores = torch.stack([record['pred_score'] for record in records])
+    scores = torch.stack(found)
+    scores = scores if scores.is_floating_point() else scores.float()
+    first = records[0]
+    rule = first.get('label_rule')
+    chosen = [as_tensor(record.get('pred_label')) for record in records]
+    several = (
+        rule is not None
+        or not is_distribution(scores)
+        or any(label is not None and label.numel() != 1 for label in chosen)
+    )
     sums = scores.double().sum(1)
-    if not bool(torch.isfinite(scores).all() & (scores >= 0).all()) or bool(
-        ((sums - 1).abs() > 1e-2).any()
-    ):
+    inside = torch.isfinite(scores) & (scores >= 0) & (scores <= 1 + 1e-3)
+    if not bool(inside.all()):
         raise UserError(
             f'{path} holds scores that are no probabilities (their sums per image are between '
             f'{float(sums.min()):.4g} and {float(sums.max()):.4g}): {remedy}, with a classifier '
-            'whose head has a softmax'
+            'whose head has a softmax, or a sigmoid for several labels per image'
         )
-    known = [record.get('gt_label') for record in records]
-    labels = None
-    if all(isinstance(label, Tensor) and label.numel() == 1 for label in known):
-        labels = torch.stack([label.reshape(()) for label in known]).long()
-        if bool((labels < 0).any() | (labels >= scores.shape[1]).any()):
-            raise UserError(
-                f'{path} has classes from {int(labels.min())} to {int(labels.max())}, but scores '
-                f'of {scores.shape[1]} classes: {remedy}, with a model of these classes'
-            )
+    labels = _read_labels(path, records, scores.shape[1], several, remedy)
     images = [str(r.get('img_path') or r.get('sample_idx', n)) for n, r in enumerate(records)]
-    return Predictions(scores, labels, images, path)
+    names = as_names(first.get('classes'))
+    if names is not None and len(names) != scores.shape[1]:
+        raise UserError(
+            f'{path} names {len(names)} classes, but has scores of {scores.shape[1]}: {remedy}'
+        )
+    return Predictions(
+        scores, labels, images, path, names, LabelRule(*(rule or ())) if several else None
+    )
 
 
-def check_same_images(members: Sequence[Predictions]) -> None:
-    """Check that predictions are of the same images, in the same order, and the same classes.
-
-    Args:
-        members: The predictions to be merged.
-
-    Raises:
-        UserError: If they are not; it names two members and where they differ.
-    """
-    first = members[0]
-    for other in members[1:]:
-        pair = f'{first.name} and {other.name}'
-        if first.scores.shape[1] != other.scores.shape[1]:
-            raise UserError(
-                f'{pair} are of {first.scores.shape[1]} and {other.scores.shape[1]} classes: '
-                'members must have the same classes'
-            )
-        if len(first.images) != len(other.images):
-            raise UserError(
-                f'{pair} are of {len(first.images)} and {len(other.images)} images: predict '
-                'the same split with both'
-            )
-        for number, (image, another) in enumerate(zip(first.images, other.images)):
-            if image != another:
-                what = 'order' if set(first.images) == set(other.images) else 'images'
-                raise UserError(
-                    f'{pair} differ in their {what}: number {number} is {image} in one and '
-                    f'{another} in the other; predict the same split with both'
-                )
-        one, two = first.labels, other.labels
-        if one is not two and (one is None or two is None or not one.equal(two)):
-            raise UserError(
-                f'{pair} differ in the labels of their images: predict the same split with both'
-            )
-
-
-def check_disjoint(fitted: Sequence[Predictions], reported: Sequence[Predictions]) -> None:
-    """Check that weights are fitted on other images than those that are reported.
-
-    Images are compared by their paths. If there are no paths, scores are compared: if a model
-    gives bit-identical scores for more than half of the images, the images are the same.
+def as_tensor(value: Any) -> Tensor | None:
+    """A tensor of what a record holds: a tensor, an array, a number or a list of numbers.
 
     Args:
-        fitted: Predictions of each member for the images that the weights are fitted on.
-        reported: Predictions of each member for the images that are reported.
+        value: The value.
 
-    Raises:
-        UserError: If they share images.
+    Returns:
+        The tensor on the CPU; None if the value is none of these.
     """
-    for one, two in zip(fitted, reported):
-        shared = set(one.images) & set(two.images)
-        if shared and not any(os.sep in image for image in shared):
-            seen = {row.numpy().tobytes() for row in two.scores}
-            rows = zip(one.images, one.scores)
-            same = {image for image, row in rows if row.numpy().tobytes() in seen}
-            shared = same if len(same) > len(one.images) / 2 else set()
-        if shared:
-            raise UserError(
-                f'{one.name} and {two.name} share {len(shared)} images, such as '
-                f'{sorted(shared)[0]}: weights fitted on what is reported make the result too '
-                'good; fit them on the validation split, and report another split'
-            )
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, (bool, int, float, np.ndarray, np.generic, list, tuple)):
+        try:
+            return torch.as_tensor(np.asarray(value))
+        except (TypeError, ValueError):
+            return None
+    return None
+
+
+def _read_labels(
+    path: str, records: list[dict], classes: int, several: bool, remedy: str
+) -> Tensor | None:
+    """Labels of the images; None unless all are known."""
+    known = [as_tensor(record.get('gt_label')) for record in records]
+    soft = [as_tensor(record.get('gt_score')) for record in records]
+    rows: list[Tensor] = []
+    for label, score in zip(known, soft):
+        if several:
+            row = torch.zeros(classes, dtype=torch.bool)
+            if label is not None:
+                _check_range(path, label, classes, remedy)
+                row[label.long().flatten()] = True
+            elif score is not None and score.numel() == classes:
+                row = score.flatten() >= 0.5
+            else:
+                return None
+        else:
+            if label is not None and label.numel() == 1:
+                row = label.reshape(()).long()
+            elif label is None and score is not None and score.numel() == classes:
+                row = score.flatten().argmax()  # soft labels
+            else:
+                return None
+            _check_range(path, row, classes, remedy)
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def _check_range(path: str, labels: Tensor, classes: int, remedy: str) -> None:
+    if labels.numel() and bool((labels < 0).any() | (labels >= classes).any()):
+        raise UserError(
+            f'{path} has classes from {int(labels.min())} to {int(labels.max())}, but scores of '
+            f'{classes} classes: {remedy}, with a model of these classes'
+        )
 
 
 def save_predictions(path: str, predictions: Predictions) -> None:
@@ -168,19 +217,43 @@ def save_predictions(path: str, predictions: Predictions) -> None:
         predictions: The predictions.
     """
     records: list[dict[str, Any]] = []
+    labels = predictions.predicted()
     for number, (score, image) in enumerate(zip(predictions.scores, predictions.images)):
         record: dict[str, Any] = dict(
             sample_idx=number,
             num_classes=len(score),
             pred_score=score.clone(),
-            pred_label=score.argmax().reshape(1),
+            pred_label=_indices(labels[number]),
         )
         if os.sep in image:
             record['img_path'] = image
         if predictions.labels is not None:
-            record['gt_label'] = predictions.labels[number].reshape(1).clone()
+            record['gt_label'] = _indices(predictions.labels[number])
         records.append(record)
+    add_names(records, predictions.classes, predictions.rule)
     atomic_write(path, pickle.dumps(records))
+
+
+def add_names(
+    records: list[dict[str, Any]], classes: tuple[str, ...] | None, rule: LabelRule | None
+) -> None:
+    """Add to each record what :func:`load_predictions` reads besides scores and labels.
+
+    Args:
+        records: The records, changed in place.
+        classes: Names of the classes in the order of the scores; None if they are not known.
+        rule: The rule of several labels per image; None for one label.
+    """
+    for record in records:  # pickle writes one object once
+        if classes is not None:
+            record['classes'] = classes
+        if rule is not None:
+            record['label_rule'] = tuple(rule)
+
+
+def _indices(label: Tensor) -> Tensor:
+    """Classes of an image as MMPretrain's samples have them, ``(number of labels,)`` long."""
+    return torch.where(label)[0] if label.ndim else label.reshape(1).clone()
 
 
 def save_submission(path: str, predictions: Predictions) -> None:
@@ -191,8 +264,13 @@ def save_submission(path: str, predictions: Predictions) -> None:
         predictions: Predictions for images that have paths.
 
     Raises:
-        UserError: If images have no paths, or if two have the same file name.
+        UserError: If images have no paths or several labels, or if two have the same file name.
     """
+    if predictions.rule is not None:
+        raise UserError(
+            f'{predictions.name} has scores of several labels per image, but a submission has one '
+            'class per image: predict with a classifier whose head has a softmax'
+        )
     names = [os.path.basename(image) for image in predictions.images]
     if not all(os.sep in image for image in predictions.images):
         raise UserError(

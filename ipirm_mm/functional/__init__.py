@@ -13,7 +13,7 @@ from .kd import (
 )
 from .ofd import ofd_distance, ofd_margin
 from .partition import soft_partition_objective
-from .scores import merge_scores
+from .scores import merge_label_scores, merge_scores, select_labels, yes_and_no
 
 __all__ = [
     'ClassIndex',
@@ -29,12 +29,15 @@ __all__ = [
     'kl_divergence',
     'mean_teacher_binary_logits',
     'mean_teacher_logits',
+    'merge_label_scores',
     'merge_scores',
     'mutual_information',
     'normalized_mutual_information',
     'ofd_distance',
     'ofd_margin',
+    'select_labels',
     'soft_partition_objective',
     'subset_contrastive_risks',
     'unit_rows',
+    'yes_and_no',
 ]

@@ -67,3 +67,58 @@ def merge_scores(
     else:
         merged = scores.sum(0)
     return merged / merged.sum(1, keepdim=True)
+
+
+def merge_label_scores(
+    scores: Tensor, policy: str = 'mean', weights: Tensor | Sequence[float] | None = None
+) -> Tensor:
+    """Merge the scores of several labels per image: each label is a distribution of yes and no.
+
+    The scores of the labels of an image do not compete, so their sum means nothing. Each label is
+    merged on its own by :func:`merge_scores`, over its probability and the rest to 1: equal
+    members give their own score, and scores of 0.5 stay on the side of 0.5 on which they are.
+
+    Args:
+        scores: Probability of each label, ``(A, N, C)``.
+        policy: As for :func:`merge_scores`. Defaults to ``'mean'``.
+        weights: As for :func:`merge_scores`. Defaults to None.
+
+    Returns:
+        ``(N, C)``, each between 0 and 1; at least float32.
+
+    Raises:
+        ValueError: As :func:`merge_scores`.
+    """
+    if scores.ndim != 3 or not len(scores):
+        raise ValueError(f'scores must be (A, N, C) with A >= 1, but is {tuple(scores.shape)}')
+    merged = merge_scores(yes_and_no(scores), policy, weights)
+    return merged[:, 0].view(scores.shape[1:])
+
+
+def yes_and_no(scores: Tensor) -> Tensor:
+    """Each label of each image as a classification into yes and no.
+
+    Args:
+        scores: Probability of each label, ``(A, N, C)``.
+
+    Returns:
+        ``(A, N * C, 2)``; at least float32.
+    """
+    scores = at_least_float32(scores)
+    return torch.stack([scores, 1 - scores], -1).flatten(1, 2)
+
+
+def select_labels(score: Tensor, thr: float | None = 0.5, topk: int | None = None) -> Tensor:
+    """Labels of an image by the rule of MMPretrain's ``MultiLabelClsHead``.
+
+    Args:
+        score: Score of each label, ``(C,)``.
+        thr: Labels with at least this score are predicted. Defaults to 0.5.
+        topk: Number of labels that are predicted if ``thr`` is None. Defaults to None: one.
+
+    Returns:
+        Indices of the labels, long.
+    """
+    if thr is not None:
+        return torch.where(score >= thr)[0]
+    return score.topk(topk or 1).indices

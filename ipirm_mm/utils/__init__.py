@@ -1,7 +1,16 @@
 """Helpers without any knowledge of the method: files, progress, safe unpickling."""
 
+from .config_types import type_name, with_names
 from .io import atomic_open, atomic_write, check_checkpoint
 from .progress import ProgressBar
 from .safe_pickle import safe_load
 
-__all__ = ['ProgressBar', 'atomic_open', 'atomic_write', 'check_checkpoint', 'safe_load']
+__all__ = [
+    'ProgressBar',
+    'atomic_open',
+    'atomic_write',
+    'check_checkpoint',
+    'safe_load',
+    'type_name',
+    'with_names',
+]

@@ -70,3 +70,20 @@ def check_checkpoint(path: str | None, remedy: str = '') -> None:
             f'the checkpoint {path} is truncated ({os.path.getsize(path):,} bytes): copy it '
             'again, or resume from an earlier one'
         )
+    if zipped and not _holds_dict(path):
+        raise UserError(
+            f'{path} is no checkpoint: torch.save wrote something else than a dict of weights to '
+            'it; give the file that tools/train.py saved'
+        )
+
+
+def _holds_dict(path: str) -> bool:
+    """Whether a file of ``torch.save`` holds a dict, told by the beginning of its pickle."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith('data.pkl')]
+        if not names:
+            return False
+        with archive.open(names[0]) as stream:
+            start = stream.read(3)
+    # After the protocol: an empty dict, or a class such as OrderedDict.
+    return start[2:] in (b'}', b'c')

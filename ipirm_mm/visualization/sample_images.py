@@ -13,14 +13,18 @@ class SampleImages:
 
     Args:
         dataset: Data set of MMEngine. Its pipeline is run up to the transform that makes views
-            (such as ``MultiView``) or packs the inputs.
+            (such as ``MultiView``) or packs the inputs. If the views load the image themselves,
+            the first view is run until it has.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         transforms = []
+        self.view: list[Any] = []
         for transform in dataset.pipeline.transforms:
             if hasattr(transform, 'pipelines') or type(transform).__name__ == 'PackInputs':
+                views = getattr(transform, 'transforms', None) or [None]
+                self.view = list(getattr(views[0], 'transforms', ()))
                 break
             transforms.append(transform)
         self.pipeline = Compose(transforms)
@@ -30,7 +34,12 @@ class SampleImages:
 
     def record(self, index: int) -> dict[str, Any]:
         """The dict of an image at that point of the pipeline; ``img`` is BGR."""
-        return self.pipeline(self.dataset.get_data_info(int(index)))
+        record = self.pipeline(self.dataset.get_data_info(int(index)))
+        for transform in self.view:
+            if 'img' in record:
+                break
+            record = transform(record)
+        return record
 
     def __getitem__(self, index: int) -> np.ndarray:
         """The image, ``(H, W, 3)`` uint8 RGB."""

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from ipirm_mm import cli
-from ipirm_mm.datasets.vipriors import SPLITS, Entry, folder_images, read_list, subfolders
+from ipirm_mm.datasets.list_files import Entry, read_list
+from ipirm_mm.datasets.vipriors import SPLITS, folder_images, subfolders
 from ipirm_mm.errors import UserError
 from ipirm_mm.utils import ProgressBar
 
@@ -150,6 +151,8 @@ def main() -> None:
         raise UserError(f'there is no folder {args.imagenet}')
     if args.per_class < 1:
         raise UserError(f'--per-class must be at least 1, but is {args.per_class}')
+    if args.draw is not None and args.draw < 0:
+        raise UserError(f'--draw must not be negative, but is {args.draw}')
     if args.lists is not None:
         places = from_lists(args.imagenet, args.lists)
         origin = LISTED.format(lists=args.lists, source=args.imagenet)

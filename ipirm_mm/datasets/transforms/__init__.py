@@ -7,21 +7,25 @@ from .tint import PALETTE, TintByFactor, tint
 from .tta import (
     CROPS,
     POSITIONS,
+    EfficientNetPositionCrop,
     FiveCrop,
     HorizontalFlip,
+    MirrorImage,
     PositionCrop,
     TenCrop,
-    tta_pipeline,
 )
+from .view_pipeline import tta_pipeline
 
 __all__ = [
     'CROPS',
     'PALETTE',
     'POSITIONS',
+    'EfficientNetPositionCrop',
     'FiveCrop',
     'HorizontalFlip',
     'LoadImage',
     'MemberViews',
+    'MirrorImage',
     'PositionCrop',
     'SeededMultiView',
     'SeededTransforms',

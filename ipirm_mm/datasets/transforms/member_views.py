@@ -11,8 +11,10 @@ from mmpretrain.registry import TRANSFORMS
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.resources import find_config
+from ipirm_mm.utils import with_names
 
-from .tta import CROPS, tta_pipeline
+from .tta import CROPS
+from .view_pipeline import tta_pipeline
 
 # Options of a member that are arguments of `tta_pipeline`.
 _VIEW_OPTIONS = ('crops', 'crop_size', 'resize')
@@ -44,7 +46,9 @@ def member_config(member: dict[str, Any]) -> Config:
             f'the member {member["config"]} sets crop_size or resize: set crops too, one of '
             f'{tuple(CROPS)}'
         )
-    return Config.fromfile(find_config(member['config'], 'of a member of the ensemble'))
+    return with_names(
+        Config.fromfile(find_config(member['config'], 'of a member of the ensemble'))
+    )
 
 
 @TRANSFORMS.register_module()

@@ -1,20 +1,82 @@
-"""Test-time augmentation: flips and crops of an image, and pipelines that make them."""
+"""Test-time augmentation: flips and crops of an image."""
 
 from __future__ import annotations
 
-import copy
+from typing import Any
 
+import mmcv
 from mmcv.transforms import BaseTransform, TestTimeAug
+from mmpretrain.datasets import EfficientNetCenterCrop
 from mmpretrain.registry import TRANSFORMS
+from PIL import Image, ImageOps
+from torch import Tensor
 
 from ipirm_mm.errors import UserError
 
 #: Number of views of each choice of test-time augmentation.
 CROPS = dict(center=1, flip=2, five=5, ten=10)
-_TRANSFORMS = dict(flip='HorizontalFlip', five='FiveCrop', ten='TenCrop')
 #: Positions of the five crops, in torchvision's order.
 POSITIONS = ('top_left', 'top_right', 'bottom_left', 'bottom_right', 'center')
-_FLIPS = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
+_FLIPS = [dict(type='MirrorImage', mirror=False), dict(type='MirrorImage', mirror=True)]
+Picture = Any  # an array (H, W, C), a PIL image, or a tensor (C, H, W)
+
+
+def _size(image: Picture) -> tuple[int, int]:
+    """Height and width."""
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    return tuple(image.shape[-2:] if isinstance(image, Tensor) else image.shape[:2])
+
+
+def _cut(image: Picture, top: int, left: int, height: int, width: int) -> Picture:
+    if isinstance(image, Image.Image):
+        return image.crop((left, top, left + width, top + height))
+    if isinstance(image, Tensor):
+        return image[..., top : top + height, left : left + width]
+    # A crop of a mirrored image has a negative stride, which torch does not accept.
+    return image[top : top + height, left : left + width].copy()
+
+
+@TRANSFORMS.register_module()
+class MirrorImage(BaseTransform):
+    """The image or its mirror image, whether it is an array, a PIL image or a tensor.
+
+    **Required keys:** ``img``.
+
+    **Modified keys:** ``img``, ``flip``, ``flip_direction``.
+
+    Args:
+        mirror: Whether to mirror it.
+    """
+
+    def __init__(self, mirror: bool) -> None:
+        self.mirror = mirror
+
+    def transform(self, results: dict) -> dict:
+        """Mirror ``results['img']``."""
+        results['flip'] = self.mirror
+        results['flip_direction'] = 'horizontal' if self.mirror else None
+        if self.mirror:
+            image = results['img']
+            if isinstance(image, Image.Image):
+                results['img'] = ImageOps.mirror(image)
+            elif isinstance(image, Tensor):
+                results['img'] = image.flip(-1)
+            else:
+                results['img'] = image[:, ::-1].copy()
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(mirror={self.mirror})'
+
+
+def _corner(position: str, free: tuple[float, float]) -> tuple[int, int]:
+    """Top and left of a crop, of the space that it leaves free."""
+    if position == 'center':  # torchvision rounds halves to even, as Python does
+        return round(free[0] / 2), round(free[1] / 2)
+    top = free[0] if 'bottom' in position else 0
+    left = free[1] if 'right' in position else 0
+    return int(top), int(left)
 
 
 @TRANSFORMS.register_module()
@@ -48,22 +110,17 @@ class PositionCrop(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Crop ``results['img']``."""
         image = results['img']
-        free = image.shape[0] - self.height, image.shape[1] - self.width
+        size = _size(image)
+        free = size[0] - self.height, size[1] - self.width
         if min(free) < 0:
             raise UserError(
                 f'a crop of {self.height}x{self.width} does not fit the image of '
-                f'{image.shape[0]}x{image.shape[1]} ({results.get("img_path", "no path")}): lower '
+                f'{size[0]}x{size[1]} ({results.get("img_path", "no path")}): lower '
                 'crop_size, or resize to a larger size'
             )
-        if self.position == 'center':  # torchvision rounds halves to even, as Python does
-            top, left = (round(space / 2) for space in free)
-        else:
-            top = free[0] if 'bottom' in self.position else 0
-            left = free[1] if 'right' in self.position else 0
-        crop = image[top : top + self.height, left : left + self.width]
-        # A crop of a mirrored image has a negative stride, which torch does not accept.
-        results['img'] = crop.copy()
-        results['img_shape'] = results['img'].shape[:2]
+        top, left = _corner(self.position, free)
+        results['img'] = _cut(image, top, left, self.height, self.width)
+        results['img_shape'] = self.height, self.width
         return results
 
     def __repr__(self) -> str:
@@ -71,10 +128,53 @@ class PositionCrop(BaseTransform):
         return f'{type(self).__name__}(crop_size={size}, position={self.position!r})'
 
 
-def _crops(crop_size: int | tuple[int, int]) -> list[dict]:
-    return [
-        dict(type='PositionCrop', crop_size=crop_size, position=position) for position in POSITIONS
-    ]
+@TRANSFORMS.register_module()
+class EfficientNetPositionCrop(EfficientNetCenterCrop):
+    """MMPretrain's ``EfficientNetCenterCrop`` at a corner or at the center.
+
+    The crop is of the same share of the image's shorter side, and is resized to ``crop_size``. The
+    center crop is that of ``EfficientNetCenterCrop``.
+
+    Args:
+        position: As for :class:`PositionCrop`.
+        **kwargs: Arguments of ``EfficientNetCenterCrop``.
+
+    Raises:
+        UserError: If the position is unknown.
+    """
+
+    def __init__(self, position: str, **kwargs: Any) -> None:
+        if position not in POSITIONS:
+            raise UserError(
+                f'EfficientNetPositionCrop.position must be one of {POSITIONS}, but is '
+                f'{position!r}'
+            )
+        super().__init__(**kwargs)
+        self.position = position
+
+    def transform(self, results: dict) -> dict:
+        """Crop and resize ``results['img']``."""
+        image = results['img']
+        height, width = image.shape[:2]
+        share = self.crop_size / (self.crop_size + self.crop_padding)
+        size = share * min(height, width)
+        side = max(int(size), 1)
+        # The center is that of the exact size, as in EfficientNetCenterCrop.
+        free = (size,) * 2 if self.position == 'center' else (side,) * 2
+        top, left = _corner(self.position, (height - free[0], width - free[1]))
+        results['img'] = mmcv.imresize(
+            _cut(image, top, left, side, side),
+            (self.crop_size, self.crop_size),
+            interpolation=self.interpolation,
+            backend=self.backend,
+        )
+        results['img_shape'] = results['img'].shape
+        return results
+
+
+def _crops(crop_size: int | tuple[int, int], crop: dict | None) -> list[dict]:
+    crop = crop or dict(type='PositionCrop', crop_size=crop_size)
+    return [dict(crop, position=position) for position in POSITIONS]
 
 
 @TRANSFORMS.register_module()
@@ -104,10 +204,14 @@ class FiveCrop(TestTimeAug):
     Args:
         crop_size: Height and width of the crops in pixels; one number for squares.
         transforms: Configs of the transforms that follow for each view; the last one packs it.
+        crop: Config of another crop than :class:`PositionCrop` of this size, without its position,
+            such as ``EfficientNetPositionCrop``. Defaults to None.
     """
 
-    def __init__(self, crop_size: int | tuple[int, int], transforms: list) -> None:
-        super().__init__([_crops(crop_size), *([step] for step in transforms)])
+    def __init__(
+        self, crop_size: int | tuple[int, int], transforms: list, crop: dict | None = None
+    ) -> None:
+        super().__init__([_crops(crop_size, crop), *([step] for step in transforms)])
 
 
 @TRANSFORMS.register_module()
@@ -117,66 +221,11 @@ class TenCrop(TestTimeAug):
     Args:
         crop_size: Height and width of the crops in pixels; one number for squares.
         transforms: Configs of the transforms that follow for each view; the last one packs it.
+        crop: Config of another crop than :class:`PositionCrop` of this size, without its position,
+            such as ``EfficientNetPositionCrop``. Defaults to None.
     """
 
-    def __init__(self, crop_size: int | tuple[int, int], transforms: list) -> None:
-        super().__init__([list(_FLIPS), _crops(crop_size), *([step] for step in transforms)])
-
-
-def tta_pipeline(
-    pipeline: list,
-    crops: str,
-    crop_size: int | tuple[int, int] | None = None,
-    resize: int | None = None,
-) -> list:
-    """Turn a test pipeline into one of several views.
-
-    Args:
-        pipeline: Configs of the test pipeline; the last transform packs the image.
-        crops: The views: ``'center'`` (the center crop), ``'flip'`` (the center crop and its
-            mirror image), ``'five'`` or ``'ten'`` crops, which replace the ``CenterCrop``.
-        crop_size: Height and width of the crops in pixels. Defaults to None: that of the
-            ``CenterCrop``. Without a ``CenterCrop``, flips are of the whole image.
-        resize: Length in pixels to which the shorter side is resized first. Defaults to None: that
-            of the ``ResizeEdge``.
-
-    Returns:
-        The new pipeline; the given one is not changed.
-
-    Raises:
-        UserError: If ``crops`` is unknown, there is no crop size, or there is no ``ResizeEdge`` to
-            change.
-    """
-    if crops not in CROPS:
-        raise UserError(f'crops must be one of {tuple(CROPS)}, but is {crops!r}')
-    *steps, pack = copy.deepcopy(pipeline)
-    if resize is not None:
-        edges = [step for step in steps if _kind(step) == 'ResizeEdge']
-        if len(edges) != 1:
-            raise UserError(
-                f'the test pipeline has {len(edges)} ResizeEdge, of which one is needed to resize '
-                f'to {resize}: leave the size out, or write a tta_pipeline in the config'
-            )
-        edges[0]['scale'] = resize
-    centers = [step for step in steps if _kind(step) == 'CenterCrop']
-    size = crop_size or (centers[-1]['crop_size'] if centers else None)
-    if crops in ('five', 'ten'):
-        if size is None:
-            raise UserError(
-                f'{crops} crops need a size, but the test pipeline has no CenterCrop to take it '
-                'from: give the size of the crops'
-            )
-        steps = [step for step in steps if step not in centers]
-        return [*steps, dict(type=_TRANSFORMS[crops], crop_size=size, transforms=[pack])]
-    if crop_size is not None:
-        steps = [step for step in steps if step not in centers]
-        steps.append(dict(type='CenterCrop', crop_size=crop_size))
-    if crops == 'flip':
-        return [*steps, dict(type=_TRANSFORMS[crops], transforms=[pack])]
-    return [*steps, dict(type='TestTimeAug', transforms=[[pack]])]
-
-
-def _kind(step: dict) -> str:
-    """Name of a transform, without a scope such as ``mmpretrain.``."""
-    kind = step['type']
-    return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__
+    def __init__(
+        self, crop_size: int | tuple[int, int], transforms: list, crop: dict | None = None
+    ) -> None:
+        super().__init__([list(_FLIPS), _crops(crop_size, crop), *([step] for step in transforms)])

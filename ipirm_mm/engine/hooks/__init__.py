@@ -1,8 +1,9 @@
 """Hooks, registered in ``mmpretrain.registry.HOOKS``."""
 
+from .check_classes_hook import CheckClassesHook
 from .crd_memory_hook import CRDMemoryHook
 from .knn_hook import KNNHook
 from .partition_update_hook import PartitionUpdateHook
 from .set_epoch_hook import SetEpochHook
 
-__all__ = ['CRDMemoryHook', 'KNNHook', 'PartitionUpdateHook', 'SetEpochHook']
+__all__ = ['CRDMemoryHook', 'CheckClassesHook', 'KNNHook', 'PartitionUpdateHook', 'SetEpochHook']

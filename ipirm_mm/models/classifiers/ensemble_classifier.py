@@ -14,11 +14,17 @@ from torch import Tensor, nn
 
 from ipirm_mm.datasets.transforms import member_config
 from ipirm_mm.errors import UserError
-from ipirm_mm.functional import merge_scores
 from ipirm_mm.functional.scores import POLICIES
 
 from ..tta import CROPS, ScoreMergingTTA
-from ..utils import load_classifier
+from ..utils import (
+    class_names,
+    common_classes,
+    label_rule,
+    load_classifier,
+    merge_samples,
+    stack_scores,
+)
 
 
 @MODELS.register_module()
@@ -26,7 +32,8 @@ class EnsembleClassifier(BaseModel):
     """Merge the probabilities of several trained classifiers (report Section 4.2, Table 2).
 
     :class:`~ipirm_mm.datasets.MemberViews` gives each member images of its own resolution, with
-    its own test-time augmentation. There is nothing to train.
+    its own test-time augmentation. There is nothing to train. Members whose checkpoints name the
+    same classes in another order are mapped to the order of the first member.
 
     .. code-block:: python
 
@@ -49,7 +56,7 @@ class EnsembleClassifier(BaseModel):
 
     Raises:
         UserError: If an option is out of range, a file is missing, or members have different
-            classes.
+            classes, or one label and several.
     """
 
     def __init__(
@@ -81,9 +88,21 @@ class EnsembleClassifier(BaseModel):
         self.weights = weights
         self.views = [CROPS[m['crops']] if m.get('crops') else 1 for m in members]
         self.members = nn.ModuleList()
+        rules, classes = [], []
         for member in members:
-            network = load_classifier(member_config(member), member['checkpoint'])
+            config = member_config(member)
+            network = load_classifier(config, member['checkpoint'])
+            rules.append(label_rule(network))
+            classes.append(class_names(member['checkpoint'], config))
             self.members.append(ScoreMergingTTA(network, policy=member.get('policy', 'mean')))
+        if len({rule is None for rule in rules}) > 1:
+            raise UserError(
+                'some members of the ensemble predict one label per image, and others several: '
+                'members must predict the same'
+            )
+        self.rule = rules[0]
+        paths = [member['checkpoint'] for member in members]
+        self.classes, self.orders = common_classes(classes, paths)
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'predict') -> Any:
         """Predict a batch; there is no other mode.
@@ -131,22 +150,19 @@ class EnsembleClassifier(BaseModel):
             assert isinstance(member, ScoreMergingTTA)
             predictions.append(member.test_step(part))
             begin += count
-        merged = self.merge([torch.stack([s.pred_score for s in p]) for p in predictions])
-        return [
-            sample.new().set_pred_score(score).set_pred_label(score.argmax())
-            for sample, score in zip(predictions[0], merged)
-        ]
+        scores = self.stack([stack_scores(p) for p in predictions])
+        return merge_samples(predictions[0], scores, self.policy, self.rule, self.weights)
 
     val_step = test_step
 
-    def merge(self, scores: list[Tensor]) -> Tensor:
-        """Merge the probabilities of the members.
+    def stack(self, scores: list[Tensor]) -> Tensor:
+        """Stack the scores of the members, with their classes in the order of the first member's.
 
         Args:
-            scores: Probabilities of each member, ``(N, C)`` each.
+            scores: Scores of each member, ``(N, C)`` each.
 
         Returns:
-            ``(N, C)``, rows sum to 1.
+            ``(A, N, C)``.
 
         Raises:
             UserError: If the members have different numbers of classes.
@@ -157,7 +173,12 @@ class EnsembleClassifier(BaseModel):
                 f'the members of the ensemble have {classes} classes: members must have the same '
                 'classes'
             )
-        return merge_scores(torch.stack(scores), self.policy, self.weights)
+        return torch.stack(
+            [
+                score if order is None else score[:, order]
+                for score, order in zip(scores, self.orders)
+            ]
+        )
 
 
 def load_member_weights(path: str) -> list[float]:

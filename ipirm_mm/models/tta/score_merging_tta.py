@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from hashlib import sha1
 from typing import Any
 
 import torch
@@ -12,7 +14,8 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.functional import merge_scores
+
+from ..utils import label_rule, merge_samples, stack_scores
 
 VIEW_POLICIES = ('mean', 'gmean', 'tsharpen')
 
@@ -26,7 +29,10 @@ class ScoreMergingTTA(BaseTTAModel):
     exceed what the allocator keeps between passes (``benchmarks/tta.py``).
 
     Fault bridged: MMPretrain's ``AverageClsScoreTTA`` keeps the label of the first view. Here the
-    label is that of the merged scores.
+    label is that of the merged scores. Scores of several labels per image are merged label by
+    label (:func:`~ipirm_mm.functional.merge_label_scores`), and their labels are those that the
+    classifier's head would predict. Views that are the same for all images of the first batch are
+    refused.
 
     .. code-block:: python
 
@@ -56,6 +62,7 @@ class ScoreMergingTTA(BaseTTAModel):
             raise UserError(f'ScoreMergingTTA.max_images must be at least 1, but is {max_images}')
         self.policy = policy
         self.max_images = max_images
+        self._views_checked = False
 
     @torch.no_grad()
     def test_step(self, data: dict[str, Any]) -> list[DataSample]:
@@ -78,8 +85,14 @@ class ScoreMergingTTA(BaseTTAModel):
 
         Returns:
             One list per view, with one sample per image.
+
+        Raises:
+            UserError: If two views are the same for all images of the first batch.
         """
         views, samples = data['inputs'], data['data_samples']
+        if not self._views_checked:
+            check_views_differ(views)
+            self._views_checked = True
         predictions: list[list[DataSample]] = [[] for _ in views]
         # Only views of one size can be stacked.
         by_shape: dict[Any, list[int]] = {}
@@ -129,11 +142,41 @@ class ScoreMergingTTA(BaseTTAModel):
         Returns:
             One sample per image, with the merged ``pred_score`` and its ``pred_label``.
         """
-        scores = torch.stack(
-            [torch.stack([view.pred_score for view in views]) for views in data_samples_list], 1
-        )
-        merged = []
-        for views, score in zip(data_samples_list, merge_scores(scores, self.policy)):
-            sample = views[0].new()
-            merged.append(sample.set_pred_score(score).set_pred_label(score.argmax()))
-        return merged
+        scores = torch.stack([stack_scores(views) for views in data_samples_list], 1)
+        first = [views[0] for views in data_samples_list]
+        return merge_samples(first, scores, self.policy, label_rule(self.module))
+
+
+def check_views_differ(views: Sequence[Sequence[Tensor]]) -> None:
+    """Check that the views of a batch differ.
+
+    Views that show the same pixels of every image come from crops as large as the images, or from
+    a pipeline that undoes them. Images of one color, and batches of less than two different
+    images, tell nothing.
+
+    Args:
+        views: One list of images per view.
+
+    Raises:
+        UserError: If two views show the same for every image of the batch.
+    """
+    if len(views) < 2:
+        return
+    telling = [n for n, image in enumerate(views[0]) if bool(image.max() > image.min())]
+    if len({_digest(views[0][n]) for n in telling}) < 2:
+        return
+    seen: dict[tuple[bytes, ...], int] = {}
+    for number, view in enumerate(views):
+        content = tuple(_digest(view[n]) for n in telling)
+        if content in seen:
+            raise UserError(
+                f'views {seen[content] + 1} and {number + 1} of {len(views)} are the same for all '
+                f'{len(view)} images of the first batch: resize the images to more than the size '
+                'of the crops (--tta-resize), give smaller crops (--tta-crop-size), or take other '
+                'views (--tta-crops)'
+            )
+        seen[content] = number
+
+
+def _digest(image: Tensor) -> bytes:
+    return sha1(image.cpu().contiguous().numpy().tobytes()).digest()

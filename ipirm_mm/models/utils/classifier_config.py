@@ -11,7 +11,7 @@ from mmpretrain.models import BaseClassifier
 from mmpretrain.registry import MODELS
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.utils import check_checkpoint
+from ipirm_mm.utils import check_checkpoint, with_names
 
 from .weights import load_weights
 
@@ -29,7 +29,8 @@ def plain_classifier(config: Config) -> ConfigDict:
     Raises:
         UserError: If the model of the config is not a classifier.
     """
-    kind = config.get('model', {}).get('type')
+    config = with_names(config)
+    kind = (config.get('model') or {}).get('type')
     network = MODELS.get(kind) if isinstance(kind, str) else None
     if network is None or not issubclass(network, BaseClassifier):
         raise UserError(

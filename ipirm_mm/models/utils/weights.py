@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.logging import MMLogger
 from mmengine.model import PretrainedInit, update_init_info
@@ -55,8 +55,13 @@ def load_weights(
     """
     if not path:
         raise UserError(f'there is no checkpoint for {type(module).__name__}: give its path')
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    checkpoint: Any = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    if not isinstance(checkpoint, dict):
+        raise UserError(
+            f'{path} is no checkpoint: it holds a {type(checkpoint).__name__}, not a dict of '
+            'weights; give the file that tools/train.py saved'
+        )
+    state: Any = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     own = module.state_dict()
 
     def fitting(prefix: str) -> list[str]:

@@ -1,0 +1,97 @@
+"""Which labels a classifier predicts from its scores: one per image, or several."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from mmpretrain.models.heads import MultiLabelClsHead
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from ipirm_mm.errors import UserError
+from ipirm_mm.functional import merge_label_scores, merge_scores, select_labels
+
+
+class LabelRule(NamedTuple):
+    """How a classifier of several labels per image selects them, as ``MultiLabelClsHead`` does.
+
+    Attributes:
+        thr: Labels with at least this score are predicted.
+        topk: Number of labels that are predicted if ``thr`` is None.
+    """
+
+    thr: float | None = 0.5
+    topk: int | None = None
+
+
+def label_rule(model: Any) -> LabelRule | None:
+    """The rule of a classifier of several labels per image; None if it predicts one label.
+
+    Args:
+        model: The classifier.
+    """
+    head = getattr(model, 'head', None)
+    if not isinstance(head, MultiLabelClsHead):
+        return None
+    return LabelRule(head.thr, head.topk)
+
+
+def stack_scores(samples: Any) -> Tensor:
+    """Scores of predicted samples, ``(N, C)``.
+
+    Raises:
+        UserError: If the samples have no scores of classes.
+    """
+    for sample in samples:
+        if not isinstance(sample, DataSample) or 'pred_score' not in sample:
+            raise UserError(
+                f'a prediction is a {type(sample).__name__} without pred_score: views and members '
+                'are merged by the scores of one classification; give a classifier with one head '
+                'of one or several labels'
+            )
+    return torch.stack([sample.pred_score for sample in samples])
+
+
+def is_distribution(scores: Tensor, tolerance: float = 1e-2) -> bool:
+    """Whether the scores of each image sum to 1 over the classes.
+
+    Args:
+        scores: ``(..., C)``.
+        tolerance: Largest distance of a sum from 1. Defaults to 0.01.
+    """
+    return bool(((scores.double().sum(-1) - 1).abs() <= tolerance).all())
+
+
+def merge_samples(
+    samples: list[DataSample],
+    scores: Tensor,
+    policy: str,
+    rule: LabelRule | None,
+    weights: Any = None,
+) -> list[DataSample]:
+    """Merge scores, and predict the labels of the merged scores.
+
+    Args:
+        samples: Samples that are copied for the result, one per image.
+        scores: ``(A, N, C)``.
+        policy: As for :func:`~ipirm_mm.functional.merge_scores`.
+        rule: The rule of several labels per image. Defaults to None: one label, unless scores do
+            not sum to 1.
+        weights: As for :func:`~ipirm_mm.functional.merge_scores`. Defaults to None.
+
+    Returns:
+        One sample per image, with the merged ``pred_score`` and its ``pred_label``.
+    """
+    if rule is None and not is_distribution(scores):
+        rule = LabelRule()  # of a head that is not known
+    if rule is None:
+        merged = merge_scores(scores, policy, weights)
+        labels = list(merged.argmax(1))
+    else:
+        merged = merge_label_scores(scores, policy, weights)
+        labels = [select_labels(score, *rule) for score in merged]
+    return [
+        sample.new().set_pred_score(score).set_pred_label(label)
+        for sample, score, label in zip(samples, merged, labels)
+    ]
