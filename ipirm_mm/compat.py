@@ -67,6 +67,7 @@ def apply_bridges() -> None:
     mend_hue_on_numpy_2()
     accept_numpy_labels()
     resolve_own_config_names()
+    recompute_activations_with_gradient()
 
 
 def allow_checkpoint_types() -> None:
@@ -215,6 +216,40 @@ def resolve_own_config_names() -> None:
     fromfile_or_name.knows_ipirm_mm = True  # type: ignore[attr-defined]
     Config.fromfile = staticmethod(fromfile_or_name)
     Config._get_cfg_path = staticmethod(get_cfg_path_or_name)
+
+
+def recompute_activations_with_gradient() -> None:
+    """Let ``activation_checkpointing`` keep gradients, and averaged models their own weights.
+
+    Faults: MMEngine's ``turn_on_activation_checkpointing`` takes PyTorch's reentrant variant,
+    which runs the first pass without gradient. What a hook records within it, such as the features
+    that OFD compares, then has none: the loss is right and its gradient never arrives. A module
+    whose inputs need no gradient (the backbone itself) is not trained at all. The other variant,
+    which PyTorch recommends, has neither fault and gives the same numbers. Besides, the copy of a
+    network that ``EMAHook`` makes went on to call the layers of the original.
+    """
+    from mmengine.runner import activation_checkpointing
+
+    activation_checkpointing.wrap_forward = RecomputedForward
+
+
+class RecomputedForward:
+    """A module's ``forward`` whose activations are recomputed in the backward pass.
+
+    A deep copy of the module has that of the copy.
+
+    Args:
+        forward: The method.
+    """
+
+    def __init__(self, forward: Any) -> None:
+        self.forward = forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the method."""
+        from torch.utils.checkpoint import checkpoint
+
+        return checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
 
 
 def prepare_cpu_distributed(cfg: Any) -> None:

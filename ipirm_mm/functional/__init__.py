@@ -5,7 +5,12 @@ from .contrastive import SubsetRisks, contrastive_risks, subset_contrastive_risk
 from .cosine import cosine_risks
 from .crd import ClassIndex, crd_constants, crd_index, crd_loss, crd_scores, index_classes
 from .information import mutual_information, normalized_mutual_information
-from .kd import kl_divergence, mean_teacher_logits
+from .kd import (
+    binary_kl_divergence,
+    kl_divergence,
+    mean_teacher_binary_logits,
+    mean_teacher_logits,
+)
 from .ofd import ofd_distance, ofd_margin
 from .partition import soft_partition_objective
 from .scores import merge_label_scores, merge_scores, select_labels, yes_and_no
@@ -13,6 +18,7 @@ from .scores import merge_label_scores, merge_scores, select_labels, yes_and_no
 __all__ = [
     'ClassIndex',
     'SubsetRisks',
+    'binary_kl_divergence',
     'contrastive_risks',
     'cosine_risks',
     'crd_constants',
@@ -21,6 +27,7 @@ __all__ = [
     'crd_scores',
     'index_classes',
     'kl_divergence',
+    'mean_teacher_binary_logits',
     'mean_teacher_logits',
     'merge_label_scores',
     'merge_scores',

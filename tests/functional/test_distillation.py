@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 
 from ipirm_mm.functional import (
+    binary_kl_divergence,
     crd_constants,
     crd_index,
     crd_loss,
     index_classes,
     kl_divergence,
+    mean_teacher_binary_logits,
     mean_teacher_logits,
     ofd_distance,
     ofd_margin,
@@ -42,6 +44,62 @@ def unit(*shape, seed=0):
 
 def close(ours, theirs, rtol=1e-9, atol=0.0):
     torch.testing.assert_close(ours.to(theirs.dtype), theirs, rtol=rtol, atol=atol)
+
+
+# --- KL of several labels ---------------------------------------------------------------------
+
+
+def slow_binary_kl(student, teacher, temperature):
+    total = 0.0
+    for row_s, row_t in zip(student.tolist(), teacher.tolist()):
+        for s, t in zip(row_s, row_t):
+            p, q = (1 / (1 + math.exp(-z / temperature)) for z in (t, s))
+            total += p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+    return total * temperature**2 / len(student)
+
+
+@pytest.mark.parametrize('temperature', [0.5, 1, 4])
+@pytest.mark.parametrize('shape', [(1, 1), (5, 3)])
+def test_binary_kl_is_its_definition(shape, temperature):
+    student, teacher = 3 * randn(*shape), 3 * randn(*shape, seed=1)
+    found = binary_kl_divergence(student, teacher, temperature)
+    close(found, torch.tensor(slow_binary_kl(student, teacher, temperature), dtype=torch.float64))
+    assert binary_kl_divergence(teacher, teacher, temperature) == 0
+    # One label is one of two classes.
+    pair = [torch.stack([z.flatten(), torch.zeros(z.numel())], 1) for z in (student, teacher)]
+    close(found * len(student), kl_divergence(*pair, temperature) * student.numel())
+
+
+def test_binary_kl_sees_labels_that_softmax_does_not():
+    """Two labels present against none: logits that differ by a constant."""
+    teacher, student = torch.tensor([[6.0, 6.0, -6.0]]), torch.tensor([[-6.0, -6.0, -18.0]])
+    assert (
+        kl_divergence(student, teacher).abs() < 1e-6 < 10 < binary_kl_divergence(student, teacher)
+    )
+
+
+def test_binary_kl_of_extreme_logits_is_finite_and_has_the_right_gradient():
+    student = torch.tensor([[200.0, -200.0]], dtype=torch.float64, requires_grad=True)
+    loss = binary_kl_divergence(student, -student.detach())
+    close(loss, torch.tensor(400.0).double())
+    (grad,) = torch.autograd.grad(loss, student)
+    close(grad, torch.tensor([[1.0, -1.0]]).double())
+    student = randn(3, 4).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda z: binary_kl_divergence(z, randn(3, 4, seed=1), 2.0), student
+    )
+    with pytest.raises(ValueError, match='temperature must be positive'):
+        binary_kl_divergence(student, student, 0)
+    with pytest.raises(ValueError, match='must have the same shape'):
+        binary_kl_divergence(student, student[:2])
+
+
+def test_mean_of_binary_teachers():
+    logits = [randn(4, 3, seed=seed) for seed in range(3)]
+    for temperature in (1.0, 3.0):
+        mean = torch.stack([(z / temperature).sigmoid() for z in logits]).mean(0)
+        close((mean_teacher_binary_logits(logits, temperature) / temperature).sigmoid(), mean)
+    assert mean_teacher_binary_logits(logits[:1]) is logits[0]
 
 
 # --- KL ---------------------------------------------------------------------------------------

@@ -28,13 +28,19 @@ class TeacherAccuracy(Accuracy):
             data_samples: The predictions, one ``dict`` per image.
 
         Raises:
-            UserError: If the model does not predict with its teachers.
+            UserError: If the model does not predict with its teachers, or an image has several
+                labels.
         """
         for sample in data_samples:
             if 'teacher_score' not in sample:
                 raise UserError(
                     'TeacherAccuracy needs the predictions of the teacher: set '
                     'model.predict_teacher=True, or remove it from the evaluator'
+                )
+            if sample['gt_label'].numel() != 1:
+                raise UserError(
+                    'TeacherAccuracy needs one label per image, but an image has '
+                    f'{sample["gt_label"].tolist()}: remove it from the evaluator'
                 )
             self.results.append(
                 dict(pred_score=sample['teacher_score'].cpu(), gt_label=sample['gt_label'].cpu())

@@ -12,20 +12,17 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.functional import mean_teacher_logits
+from ipirm_mm.functional import mean_teacher_binary_logits, mean_teacher_logits
 
 from ..distillation import (
     DetachedModules,
     DistillationLoss,
     FrozenTeacher,
     StudentRecorder,
-    collect_outputs,
+    dry_run,
     find_stages,
 )
 from ..utils import sample_indices
-
-# Height and width of the image in the dry run, which gives the widths of the features.
-_DRY_RUN = 64
 
 
 @MODELS.register_module()
@@ -58,6 +55,8 @@ class DistillingClassifier(ImageClassifier):
         ce_weight: Weight alpha of the head's own loss. Defaults to 1.
         predict_teacher: Whether to predict with the teacher too in ``val`` and ``test``, for
             ``TeacherAccuracy``. Defaults to False.
+        input_size: Height and width, or one number, of the image on which the shapes of the
+            features are found. Defaults to None: a size that student and teachers take.
         **kwargs: Other arguments of ``ImageClassifier``.
 
     Raises:
@@ -77,6 +76,7 @@ class DistillingClassifier(ImageClassifier):
         distill_losses: dict | Sequence[dict] = (),
         ce_weight: float = 1.0,
         predict_teacher: bool = False,
+        input_size: int | Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone, neck, head, **kwargs)
@@ -101,13 +101,11 @@ class DistillingClassifier(ImageClassifier):
         )
         self.distill_losses = nn.ModuleList(MODELS.build(loss) for loss in losses)
         reads_stages = any(loss.reads_stages for loss in self._losses())
-        self._recorder = StudentRecorder(
-            self.head, find_stages(self.backbone) if reads_stages else []
-        )
+        self._recorder = StudentRecorder(self, find_stages(self.backbone) if reads_stages else [])
         if reads_stages:
             for frozen in self.beside:
                 frozen.record_stages()
-        self._dry_run()
+        self._build_losses(input_size)
         mixes = getattr(self.data_preprocessor, 'batch_augments', None) is not None
         for loss in self._losses():
             if mixes and not loss.allows_mixing:
@@ -119,14 +117,11 @@ class DistillingClassifier(ImageClassifier):
     def _losses(self) -> list[DistillationLoss]:
         return list(self.distill_losses)  # type: ignore[arg-type]
 
-    @torch.no_grad()
-    def _dry_run(self) -> None:
+    def _build_losses(self, input_size: int | Sequence[int] | None) -> None:
         """Run student and teachers on one image, and build the losses for the shapes."""
         modes = [(module, module.training) for module in self.modules()]
-        image = torch.zeros(1, 3, _DRY_RUN, _DRY_RUN)
         self.eval()
-        student = collect_outputs(self, image, self._recorder.stages)
-        teachers = [frozen(image, training=False) for frozen in self.beside]
+        student, teachers = dry_run(self, list(self.beside), self._recorder.stages, input_size)
         for loss in self._losses():
             loss.build(student, teachers)
         for module, mode in modes:
@@ -160,10 +155,11 @@ class DistillingClassifier(ImageClassifier):
         teachers = [frozen(inputs) for frozen in self.beside]
         with self._recorder.recording():
             features = self.extract_feat(inputs)
-            losses = self.head.loss(features, data_samples)
-        student = self._recorder.take(features)
-        # MMEngine logs the sum of all losses as `loss`.
-        losses['loss_ce'] = losses.pop('loss')
+            losses = self._head_losses(features, data_samples)
+        student = self._recorder.take(self, features)
+        # MMEngine logs the sum of all losses as `loss`. A head of several tasks has one per task.
+        if 'loss' in losses:
+            losses['loss_ce'] = losses.pop('loss')
         for name, value in losses.items():
             if 'loss' in name:
                 losses[name] = self.ce_weight * value
@@ -175,7 +171,19 @@ class DistillingClassifier(ImageClassifier):
             while name in losses:
                 name, number = f'loss_{loss.key}_{number}', number + 1
             losses[name] = loss.loss_weight * loss(student, teachers, sample_idx)
+            if self.training and torch.is_grad_enabled():
+                loss.check_reach(student)
         return losses
+
+    def _head_losses(self, features: Any, data_samples: list[DataSample]) -> dict[str, Tensor]:
+        """Compute the losses of the head itself."""
+        try:
+            return self.head.loss(features, data_samples)
+        except NotImplementedError as error:
+            raise UserError(
+                f"the student's head {type(self.head).__name__} cannot be trained: {error} Set "
+                'model.head.distillation=False if it has this option, or use another head'
+            ) from error
 
     def predict(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs: Any
@@ -192,18 +200,32 @@ class DistillingClassifier(ImageClassifier):
             have ``teacher_score``, the mean probabilities of the teachers, ``(C,)``.
 
         Raises:
-            UserError: If ``predict_teacher`` is on and a teacher has no classifier.
+            UserError: If ``predict_teacher`` is on and a teacher has no such probabilities.
         """
         samples = super().predict(inputs, data_samples, **kwargs)
         if self.predict_teacher:
             self._load_teachers()
-            outputs = [frozen(inputs, training=False) for frozen in self.beside]
-            logits = [output.logits for output in outputs if output.logits is not None]
-            if len(logits) < len(outputs):
-                raise UserError(
-                    'model.predict_teacher is True, but a teacher is an encoder without a '
-                    'classifier: set it to False, or use a fine-tuned teacher'
-                )
-            for sample, score in zip(samples, mean_teacher_logits(logits).softmax(1)):
+            scores = self._teacher_scores(inputs)
+            for sample, score in zip(samples, scores):
                 sample.set_field(score, 'teacher_score', dtype=Tensor)
         return samples
+
+    def _teacher_scores(self, inputs: Tensor) -> Tensor:
+        """Mean probabilities of the teachers, ``(N, C)``."""
+        outputs = [frozen(inputs, training=False) for frozen in self.beside]
+        for number, output in enumerate(outputs):
+            if output.logits is None:
+                raise UserError(
+                    f'model.predict_teacher is True, but teacher {number} {output.no_logits}: set '
+                    'it to False, or use a fine-tuned teacher with one output'
+                )
+        kinds = {frozen.kind for frozen in self.beside}
+        if len(kinds) > 1 or None in kinds:
+            raise UserError(
+                'model.predict_teacher is True, but the heads of the teachers do not all score '
+                'their logits by softmax, or all by sigmoid: set it to False'
+            )
+        logits = [output.logits for output in outputs if output.logits is not None]
+        if kinds == {'sigmoid'}:
+            return mean_teacher_binary_logits(logits).sigmoid()
+        return mean_teacher_logits(logits).softmax(1)

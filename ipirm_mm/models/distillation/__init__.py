@@ -2,6 +2,7 @@
 
 from .base import DistillationLoss
 from .crd import CRD
+from .dry_run import dry_run
 from .feature_kl import FeatureKL
 from .logit_kl import LogitKL
 from .ofd import OFD
@@ -22,5 +23,6 @@ __all__ = [
     'Stage',
     'StudentRecorder',
     'collect_outputs',
+    'dry_run',
     'find_stages',
 ]

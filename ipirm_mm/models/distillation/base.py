@@ -62,6 +62,35 @@ class DistillationLoss(BaseModule, metaclass=ABCMeta):
             teacher: The network of the teacher.
         """
 
+    def compared(self, student: NetworkOutputs) -> dict[str, Tensor]:
+        """Name what the loss compares of the student, to check that a gradient arrives there.
+
+        Args:
+            student: Outputs of the student.
+
+        Returns:
+            Tensors by name. Defaults to the pooled feature.
+        """
+        return {'pooled feature': student.feature}
+
+    def check_reach(self, student: NetworkOutputs) -> None:
+        """Check that the gradient of the loss reaches weights of the student.
+
+        Args:
+            student: Outputs of the student in a training step.
+
+        Raises:
+            UserError: If it cannot.
+        """
+        compared = self.compared(student)
+        if not any(tensor.requires_grad for tensor in compared.values()):
+            raise UserError(
+                f"{type(self).__name__} cannot reach the student's weights: no gradient passes "
+                f'its {", ".join(compared)}, since every layer before is frozen or runs without '
+                'gradient. Unfreeze some (backbone.frozen_stages, requires_grad), or remove the '
+                'loss'
+            )
+
     @abstractmethod
     def forward(
         self, student: NetworkOutputs, teachers: list[NetworkOutputs], sample_idx: Tensor | None

@@ -120,6 +120,22 @@ class OFD(DistillationLoss):
             margin = getattr(self, f'margin{number}')
             margin.copy_(ofd_margin(norm.weight, norm.bias))
 
+    def compared(self, student: NetworkOutputs) -> dict[str, Tensor]:
+        """Name the stages that are compared; see the base class."""
+        return {f'stage {number}': student.stages[number] for number in self.numbers}
+
+    def check_reach(self, student: NetworkOutputs) -> None:
+        """Check every stage that is trained, too; see the base class."""
+        lost = sorted(set(student.lost) & set(self.numbers))
+        if lost:
+            raise UserError(
+                f"OFD cannot reach the student's weights: the features of stage {lost[0]} are "
+                'computed without gradient, although the stage is trained. Activation '
+                'checkpointing of the reentrant kind does so: use with_cp=True of the backbone, '
+                'the activation_checkpointing of the config, or use_reentrant=False'
+            )
+        super().check_reach(student)
+
     def forward(
         self,
         student: NetworkOutputs,

@@ -2,6 +2,7 @@
 
 A teacher's logits come from a call of its head. A student's logits are recorded by a hook while
 the head computes its own loss: a second call would cost time, and would draw other dropout masks.
+Only where the head computed them with the labels (a margin head), it is called again without.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmpretrain.models import ImageClassifier
+from mmpretrain.models import HuggingFaceClassifier, ImageClassifier, TimmClassifier
 from torch import Tensor, nn
 
-from ..utils import pool_last, pooled_feature
+from ..utils import (
+    describe_output,
+    head_logits,
+    pool_last,
+    pooled_feature,
+    run_wrapped_classifier,
+    score_kind,
+)
 from .recorders import OutputRecorder, PreActivationRecorder, Recording, Stage
 
 
@@ -22,19 +30,29 @@ class NetworkOutputs:
     """Outputs of a network for a batch of N images.
 
     Attributes:
-        logits: Logits, ``(N, C)``; None if the network is not a classifier.
+        logits: Logits that its ``predict`` turns into scores, ``(N, C)``; None if there are none.
         feature: Pooled feature before the classifier, ``(N, D)``.
         stages: Features before the last activation of each stage, ``(N, C_i, H_i, W_i)``. Empty
             unless a loss needs them.
+        kind: How logits become scores: ``'softmax'``, ``'sigmoid'`` (several labels per image) or
+            None (neither). Known in a dry run only.
+        no_logits: Why there are no logits, after "the network".
+        lost: Numbers of the stages that are trained, but whose features have no gradient.
     """
 
     logits: Tensor | None
     feature: Tensor
     stages: list[Tensor]
+    kind: str | None = 'softmax'
+    no_logits: str = 'is an encoder without a classifier'
+    lost: tuple[int, ...] = ()
 
 
 def collect_outputs(
-    network: nn.Module, inputs: Tensor, recorders: Sequence[PreActivationRecorder]
+    network: nn.Module,
+    inputs: Tensor,
+    recorders: Sequence[PreActivationRecorder],
+    dry_run: bool = False,
 ) -> NetworkOutputs:
     """Run a network on a batch and collect its outputs.
 
@@ -42,45 +60,67 @@ def collect_outputs(
         network: A classifier, or a self-supervised algorithm, which has no logits.
         inputs: Images, ``(N, C, H, W)``, normalized for the network.
         recorders: Recorders of the network's stages; may be empty.
+        dry_run: Whether to find out how the network's logits become scores. Defaults to False.
 
     Returns:
         The outputs.
+
+    Raises:
+        UserError: If the network gives no features, or it is not known how to pool them.
     """
+    outputs = NetworkOutputs(None, inputs, [])
     with Recording(recorders):
-        if isinstance(network, ImageClassifier):
+        if isinstance(network, (TimmClassifier, HuggingFaceClassifier)):
+            outputs.logits, outputs.feature = run_wrapped_classifier(network, inputs)
+        elif isinstance(network, ImageClassifier):
             features = network.extract_feat(inputs)
-            logits = network.head(features) if network.with_head else None
-            feature = pool_last(features)
+            if network.with_head:
+                output = network.head(features)
+                outputs.logits = head_logits(network.head, output)
+                if outputs.logits is None:
+                    outputs.no_logits = describe_output(network.head, output)
+                elif dry_run:
+                    outputs.kind = score_kind(network.head, features, outputs.logits)
+            outputs.feature = pool_last(features, network)
         else:
-            logits, feature = None, pooled_feature(network, inputs)
-    return NetworkOutputs(logits, feature, [recorder.take() for recorder in recorders])
+            outputs.feature = pooled_feature(network, inputs)
+    outputs.stages = [recorder.take() for recorder in recorders]
+    return outputs
 
 
 class StudentRecorder:
     """Records a student's outputs while it computes its own loss.
 
     Args:
-        head: The student's head, whose output is the logits.
+        student: The student, an ``ImageClassifier`` with a head.
         stages: Stages of the student's backbone to record; may be empty.
     """
 
-    def __init__(self, head: nn.Module, stages: Sequence[Stage]) -> None:
-        self.logits = OutputRecorder(head)
+    def __init__(self, student: Any, stages: Sequence[Stage]) -> None:
+        self.output = OutputRecorder(student.head)
         self.stages = [PreActivationRecorder(stage) for stage in stages]
 
     def recording(self) -> Recording:
         """Return the context within which outputs are recorded."""
-        return Recording([self.logits, *self.stages])
+        return Recording([self.output, *self.stages])
 
-    def take(self, features: Any) -> NetworkOutputs:
+    def take(self, student: Any, features: Any) -> NetworkOutputs:
         """Return the outputs of the last pass.
 
         Args:
+            student: The student.
             features: What the student's ``extract_feat`` returned in that pass.
 
         Returns:
             The outputs. The recorders keep no reference to them.
         """
+        saw_labels, output = self.output.saw_more_than_features, self.output.take()
+        if output is None or saw_labels:  # not recorded, or with the margin of the labels
+            output = student.head(features)
+        lost = [recorder.lost_gradient() for recorder in self.stages]
         return NetworkOutputs(
-            self.logits.take(), pool_last(features), [stage.take() for stage in self.stages]
+            head_logits(student.head, output),
+            pool_last(features, student),
+            [stage.take() for stage in self.stages],
+            lost=tuple(number for number, is_lost in enumerate(lost) if is_lost),
         )

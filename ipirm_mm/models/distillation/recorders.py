@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
@@ -75,6 +76,7 @@ class PreActivationRecorder:
         self.recording = False
         self._value: Tensor | None = None
         self._relu = stage.relu
+        self._norm = stage.norm
         self._inplace = getattr(stage.relu, 'inplace', False)
         if self._inplace:
             self._relu.inplace = False
@@ -84,10 +86,24 @@ class PreActivationRecorder:
         if self.recording:
             (self._value,) = args  # the last call of a pass remains
 
+    def lost_gradient(self) -> bool:
+        """Whether the features have no gradient, although the stage before them is trained."""
+        if self._value is None or self._value.requires_grad or not torch.is_grad_enabled():
+            return False
+        return any(parameter.requires_grad for parameter in self._norm.parameters())
+
     def take(self) -> Tensor:
-        """Return the features of the last pass, ``(N, C, H, W)``, and drop the reference."""
+        """Return the features of the last pass, ``(N, C, H, W)``, and drop the reference.
+
+        Raises:
+            UserError: If there are none.
+        """
         value, self._value = self._value, None
-        assert value is not None, 'nothing was recorded'
+        if value is None:  # a compiler drops the hook where it breaks a block for checkpointing
+            raise UserError(
+                'OFD could not record the features of a stage: torch.compile and with_cp=True of '
+                'the backbone do not go together with it. Remove one of the two from the config'
+            )
         return value
 
     def remove(self) -> None:
@@ -106,15 +122,18 @@ class OutputRecorder:
 
     def __init__(self, module: nn.Module) -> None:
         self.recording = False
+        # Whether the module was called with more than the features, such as the labels.
+        self.saw_more_than_features = False
         self._value: Any = None
-        self._handle = module.register_forward_hook(self._call)
+        self._handle = module.register_forward_hook(self._call, with_kwargs=True)
 
-    def _call(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _call(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if self.recording:
             self._value = output
+            self.saw_more_than_features = len(args) + len(kwargs) > 1
 
     def take(self) -> Any:
-        """Return the output of the last pass, and drop the reference."""
+        """Return the output of the last pass, and drop the reference; None if there was none."""
         value, self._value = self._value, None
         return value
 

@@ -54,9 +54,13 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         self.checkpoint = checkpoint
         self.loaded = False
+        # How its logits become scores, and the shape of an image that it takes: of the dry run.
+        self.kind: str | None = 'softmax'
+        self.known_shape: tuple[int, ...] = ()
         self.batch_statistics = batch_statistics
         config = _model_config(model)
         preprocessor = config.pop('data_preprocessor', None)
+        config.pop('target_generator', None)  # of masked image modeling; only its loss needs it
         # The checkpoint is loaded later; weights named by the config would be loaded for nothing.
         for part in (config, config.get('backbone') or {}):
             part.pop('init_cfg', None)
@@ -112,26 +116,74 @@ class FrozenTeacher(nn.Module):
         return True
 
     @torch.no_grad()
-    def forward(self, inputs: Tensor, training: bool = True) -> NetworkOutputs:
+    def forward(
+        self, inputs: Tensor, training: bool = True, dry_run: bool = False
+    ) -> NetworkOutputs:
         """Compute its outputs for a batch that is normalized for the student.
 
         Args:
             inputs: Images, ``(N, C, H, W)``.
             training: Whether this is a training step. Defaults to True.
+            dry_run: Whether this is the dry run. Defaults to False.
 
         Returns:
             The outputs, without gradient.
+
+        Raises:
+            UserError: If it takes no images of this shape.
         """
         # `model.to` does not move the teacher, which is outside the module tree.
         if self.scale.device != inputs.device or self.scale.dtype != inputs.dtype:
             self.to(inputs.device, inputs.dtype)
-        if not self.same_images:
-            inputs = inputs.flip(1) if self.flip else inputs
-            inputs = inputs * self.scale + self.shift
         if self.batch_statistics:
             for norm in self.norms:
                 norm.training = training
-        return collect_outputs(self.network, inputs, self.stage_recorders)
+        shape = tuple(inputs.shape[1:])
+        if not self.same_images:
+            # As MMPretrain, which flips the channels of color images only.
+            inputs = inputs.flip(1) if self.flip and shape[0] == 3 else inputs
+            inputs = inputs * self.scale + self.shift
+        if dry_run:
+            outputs = collect_outputs(self.network, inputs, self.stage_recorders, dry_run)
+            self.kind, self.known_shape = outputs.kind, shape
+            return outputs
+        if shape == self.known_shape or torch.compiler.is_compiling():
+            return collect_outputs(self.network, inputs, self.stage_recorders)
+        try:
+            return collect_outputs(self.network, inputs, self.stage_recorders)
+        except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+            if isinstance(error, (UserError, torch.cuda.OutOfMemoryError)):
+                raise
+            raise UserError(
+                f'the teacher ({network_name(self.network)}) takes no images of the shape '
+                f'{shape}, which it gets in training, but those of {self.known_shape}: resize the '
+                f'images of the train pipeline to that size. It says: {first_line(error)}'
+            ) from error
+
+
+def network_name(network: Any) -> str:
+    """Name a network by its backbone, for a message.
+
+    Args:
+        network: A model of MMPretrain.
+
+    Returns:
+        Such as ``'ResNet'``.
+    """
+    inner = getattr(network, 'backbone', None) or getattr(network, 'model', None) or network
+    return type(inner).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Say what an error says, in one line.
+
+    Args:
+        error: The error.
+
+    Returns:
+        Its type if it says nothing.
+    """
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 class DetachedModules:
@@ -190,6 +242,6 @@ def _renormalization(
         getattr(student, 'to_rgb', False) or getattr(student, '_channel_conversion', False)
     )
     flip = swaps != own_swaps
-    if flip:  # the student's images are flipped first
+    if flip and len(own_mean) == 3:  # the student's images are flipped first
         own_mean, own_std = own_mean.flip(0), own_std.flip(0)
     return own_std / std, (own_mean - mean) / std, flip

@@ -10,20 +10,28 @@ from .classes import (
 )
 from .classifier_config import load_classifier, plain_classifier
 from .gather import gather_batch
+from .head_logits import SCORE_KINDS, describe_output, head_logits, score_kind
+from .input_shapes import candidate_channels, candidate_sizes, input_channels
 from .label_rules import LabelRule, is_distribution, label_rule, merge_samples, stack_scores
-from .pooling import pool_last, pooled_feature
+from .pooling import pool_last, pooled_feature, run_wrapped_classifier
 from .sample_indices import sample_indices
 from .weights import CheckedPretrained, load_weights
 
 __all__ = [
+    'SCORE_KINDS',
     'CheckedPretrained',
     'LabelRule',
     'as_names',
+    'candidate_channels',
+    'candidate_sizes',
     'class_names',
     'class_order',
     'common_classes',
     'config_class_names',
+    'describe_output',
     'gather_batch',
+    'head_logits',
+    'input_channels',
     'is_distribution',
     'label_rule',
     'load_classifier',
@@ -32,7 +40,9 @@ __all__ = [
     'plain_classifier',
     'pool_last',
     'pooled_feature',
+    'run_wrapped_classifier',
     'sample_indices',
     'say_unknown',
+    'score_kind',
     'stack_scores',
 ]
