@@ -65,6 +65,8 @@ def score_kind(head: Any, features: Any, logits: Tensor) -> str | None:
         scores = torch.stack([sample.pred_score for sample in head.predict(features)])
     except (AttributeError, NotImplementedError, TypeError):  # its predict is of another kind
         return declared
+    if not bool(torch.isfinite(scores).all()):  # of weights without values, nothing can be told
+        return declared
     # The declared one first: two logits of zero have the same scores both ways.
     for kind in (declared, *SCORE_KINDS):
         expected = logits.softmax(1) if kind == 'softmax' else logits.sigmoid()
