@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -225,3 +226,35 @@ def distillation_chain(
                 needs['model.teacher.checkpoint'] = teacher
         runs[student] = Run(student, folder / student, 100, seed, needs=needs, epoch_cost=cost)
     return runs
+
+
+def table_parser(
+    description: str | None, work_dir: str, seeds: Sequence[int]
+) -> argparse.ArgumentParser:
+    """Make the parser of a table's command, with the folder of its runs and their seeds.
+
+    Args:
+        description: Documentation of the command.
+        work_dir: Default of ``--work-dir``.
+        seeds: Default of ``--seeds``.
+
+    Returns:
+        The parser, to which the command may add further options.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path(work_dir),
+        help=f'folder of the runs (default: {work_dir})',
+    )
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        nargs='+',
+        default=list(seeds),
+        help=f'seeds (default: {" ".join(map(str, seeds))})',
+    )
+    return parser

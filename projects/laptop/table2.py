@@ -12,7 +12,6 @@ work_dirs/table4/table2.md.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from evaluation import (
 )
 from mmengine.logging import MMLogger
 from rich.console import Console
-from runs import distillation_chain, train_all
+from runs import distillation_chain, table_parser, train_all
 
 from ipirm_mm import cli
 from ipirm_mm.evaluation import disagreement, fit_weights
@@ -51,19 +50,7 @@ COLUMNS = (
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        default=Path('work_dirs/table4'),
-        help='folder of the runs (default: work_dirs/table4)',
-    )
-    parser.add_argument(
-        '--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4], help='seeds (default: 0 1 2 3 4)'
-    )
-    return parser.parse_args()
+    return table_parser(__doc__, 'work_dirs/table4', (0, 1, 2, 3, 4)).parse_args()
 
 
 def accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:

@@ -12,7 +12,6 @@ work_dirs/table3/table3.md. Finished runs are reused if nothing that they depend
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmpretrain import get_model
 from rich.console import Console
-from runs import ROOT, Run, train_all
+from runs import ROOT, Run, table_parser, train_all
 
 from ipirm_mm import cli
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER, read_fashion_mnist
@@ -49,18 +48,7 @@ COLUMNS = (
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        default=Path('work_dirs/table3'),
-        help='folder of the runs (default: work_dirs/table3)',
-    )
-    parser.add_argument(
-        '--seeds', type=int, nargs='+', default=[0, 1, 2], help='seeds (default: 0 1 2)'
-    )
+    parser = table_parser(__doc__, 'work_dirs/table3', (0, 1, 2))
     parser.add_argument(
         '--images', type=int, default=10000, help='number of unlabeled images (default: 10000)'
     )
