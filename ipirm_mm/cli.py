@@ -124,19 +124,21 @@ def check_tta_arguments(parser: argparse.ArgumentParser, args: argparse.Namespac
         parser.error('--tta-crop-size and --tta-resize need --tta-crops')
 
 
-def load_config(path: str) -> Config:
+def load_config(path: str, options: dict | None = None) -> Config:
     """Load a config. Classes in it (MMEngine's newer style) are replaced by their names.
 
     Args:
         path: A file, or the name of a config of this package (``ipirm_mm::...``).
+        options: Values of ``--cfg-options`` by dotted name, which replace those of the file.
+            Defaults to None: there are none.
 
     Raises:
-        UserError: If there is no such file, see :func:`~ipirm_mm.resources.find_config`, or it
-            cannot be read.
+        UserError: If there is no such file, see :func:`~ipirm_mm.resources.find_config`, it
+            cannot be read, or an option does not fit it.
     """
     found = find_config(path)
     try:
-        return with_names(Config.fromfile(found))
+        cfg = with_names(Config.fromfile(found))
     except UserError:
         raise
     except Exception as error:  # of any type: a config is a program
@@ -145,18 +147,6 @@ def load_config(path: str) -> Config:
             f'the config {path} cannot be read: {type(error).__name__}: {reason}; a config is a '
             '.py file of MMEngine'
         ) from error
-
-
-def merge_options(cfg: Config, options: dict | None) -> None:
-    """Merge ``--cfg-options`` into a config.
-
-    Args:
-        cfg: The config, changed in place.
-        options: Values by dotted name; None if there are none.
-
-    Raises:
-        UserError: If an option does not fit the config.
-    """
     try:
         cfg.merge_from_dict(options or {})
     except (TypeError, KeyError, IndexError) as error:
@@ -164,6 +154,7 @@ def merge_options(cfg: Config, options: dict | None) -> None:
             f'--cfg-options {", ".join(options or {})}: does not fit the config ({error}); '
             'name an item of a list by its number, as in model.distill_losses.0.stages=last'
         ) from error
+    return cfg
 
 
 def merge_common(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) -> None:
@@ -192,15 +183,13 @@ def merge_common(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]
         cfg[name] = loader
 
 
-def finish_config(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) -> None:
-    """Merge ``--cfg-options``, and adapt a config to the machine.
+def fit_to_machine(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Change what the machine does not have: workers to keep, a GPU to copy to or to talk by.
 
     Args:
         cfg: The config, changed in place.
-        args: Parsed arguments, see :func:`add_common_arguments`.
         loaders: Names of the data loaders.
     """
-    merge_options(cfg, args.cfg_options)
     for name in loaders:
         if cfg.get(name) is None:
             continue

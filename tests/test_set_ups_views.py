@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import io
-from types import SimpleNamespace
 
 import mmcv
 import numpy as np
@@ -14,6 +12,7 @@ from helpers import MIM, fails_with, run_tool
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
 from mmpretrain.datasets import CustomDataset, EfficientNetCenterCrop
 from mmpretrain.evaluation import Accuracy, AveragePrecision, ConfusionMatrix
 from mmpretrain.registry import MODELS, TRANSFORMS
@@ -24,7 +23,6 @@ from torchvision.transforms.functional import ten_crop
 from ipirm_mm.datasets import LoadImage, VIPriors, tta_pipeline
 from ipirm_mm.datasets.image_format import is_truncated
 from ipirm_mm.datasets.list_files import read_list
-from ipirm_mm.engine.hooks import CheckClassesHook
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import (
     DumpPredictions,
@@ -392,6 +390,7 @@ def test_sample_images_of_views_that_load(tmp_path):
 
 LAZY = """
 from mmengine.dataset import DefaultSampler
+from mmengine.runner import Runner
 from mmpretrain.datasets import CustomDataset, PackInputs, Resize
 from mmpretrain.evaluation import Accuracy, ConfusionMatrix
 from mmpretrain.models import ImageClassifier, GlobalAveragePooling, LinearClsHead
@@ -451,7 +450,9 @@ def test_a_classifier_of_another_class_order_gives_the_same(lazy, tmp_path):
     for name in ('same', 'other'):
         out = tmp_path / f'{name}.pkl'
         given = [lazy / 'labeled.py', lazy / f'{name}.pth', '--work-dir', tmp_path]
-        run = run_tool('tools/test.py', *given, '--tta', '--out', out)
+        # Options are those of the config as written, not of what --tta makes of it.
+        option = ['--cfg-options', 'model.head.num_classes=3']
+        run = run_tool('tools/test.py', *given, '--tta', '--out', out, *option)
         found[name] = load_predictions(str(out))
         assert ('in another order' in run.stdout + run.stderr) == (name == 'other')
     one, other = found.values()
@@ -513,30 +514,37 @@ def test_lazy_configs_in_all_tools(lazy, tmp_path, tool):
         assert 'different classes for 0.0 %' in finished.stdout
 
 
-def test_logits_of_a_teacher_are_mapped_to_the_classes_of_the_training_set(lazy):
-    """And those of a teacher of other classes refused, before a step is made."""
-    parts = dict(Config.fromfile(lazy / 'labeled.py').model.to_dict())
-    del parts['type']
-    student = dict(
-        type='DistillingClassifier',
-        **parts,
-        teacher=dict(model=str(lazy / 'labeled.py'), checkpoint=str(lazy / 'other.pth')),
-        distill_losses=[dict(type='LogitKL')],
-        data_preprocessor=dict(mean=[80.0] * 3, std=[60.0] * 3),
+def test_logits_of_a_teacher_are_mapped_to_the_classes_of_the_training_set(lazy, tmp_path):
+    """And those of a teacher of other classes refused before a step, by MMEngine's own runner."""
+    config = Config.fromfile(lazy / 'labeled.py')
+    config = with_names(config)
+    config.merge_from_dict(
+        dict(
+            model=dict(
+                type='DistillingClassifier',
+                teacher=dict(model=str(lazy / 'labeled.py'), checkpoint=''),
+                distill_losses=[dict(type='LogitKL')],
+            ),
+            train_dataloader=config.val_dataloader,
+            train_cfg=dict(by_epoch=False, max_iters=1),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            work_dir=str(tmp_path),
+            default_hooks=dict(checkpoint=None),
+        )
     )
-    data = SimpleNamespace(metainfo=dict(classes=('ant', 'bee', 'cow')))
-    runner = SimpleNamespace(train_dataloader=SimpleNamespace(dataset=data), _val_loop=None)
-    images = torch.rand(2, 3, 16, 16)
     logits = []
     for name in ('same', 'other'):
-        student['teacher']['checkpoint'] = str(lazy / f'{name}.pth')
-        runner.model = MODELS.build(copy.deepcopy(student))
-        runner.model.init_weights()
-        CheckClassesHook().before_train(runner)
+        config.model.teacher.checkpoint = str(lazy / f'{name}.pth')
+        config.experiment_name = f'{tmp_path.name}_{name}'
+        runner = Runner.from_cfg(config)
+        runner.train()
         (teacher,) = runner.model.beside
-        logits.append(teacher(images).logits)
+        assert (teacher.class_order is None) == (name == 'same')
+        logits.append(teacher(torch.ones(2, 3, 16, 16)).logits)
     torch.testing.assert_close(*logits)
-    student['teacher']['checkpoint'] = str(lazy / 'wrong.pth')
-    runner.model = MODELS.build(copy.deepcopy(student))
+    config.model.teacher.checkpoint = str(lazy / 'wrong.pth')
+    config.experiment_name = f'{tmp_path.name}_wrong'
+    runner = Runner.from_cfg(config)
     with pytest.raises(UserError, match="class 2 is 'cow' in one and 'cat' in the other"):
-        CheckClassesHook().before_train(runner)
+        runner.train()
+    assert runner.iter == 0

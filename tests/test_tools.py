@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, STAGE_ONE, fails_with, run_python, run_tool
-from mmengine.config import Config
 from PIL import Image
 
 from ipirm_mm import cli
@@ -195,10 +194,10 @@ def test_slurm_scripts_hand_everything_to_srun(tmp_path, tool, fourth):
 
 
 @pytest.mark.parametrize('name', ['model.losses.stages', 'model.losses.3.stages'])
-def test_options_that_do_not_fit_the_config_are_named(name):
-    config = Config(dict(model=dict(losses=[dict(type='OFD')])))
+def test_options_that_do_not_fit_the_config_are_named(name, tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text("model = dict(losses=[dict(type='OFD')])")
     with pytest.raises(UserError, match=f'--cfg-options {name}: does not fit .* by its number'):
-        cli.merge_options(config, {name: 'last'})
-    cli.merge_options(config, {'model.losses.0.stages': 'last'})
+        cli.load_config(str(path), {name: 'last'})
+    config = cli.load_config(str(path), {'model.losses.0.stages': 'last'})
     assert config.model.losses[0].stages == 'last'
-    cli.merge_options(config, None)

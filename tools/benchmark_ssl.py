@@ -97,8 +97,7 @@ def evaluate(
 
 def main() -> None:
     args = parse_args()
-    config = cli.load_config(args.config)
-    cli.merge_options(config, args.cfg_options)
+    config = cli.load_config(args.config, args.cfg_options)
     split = 'test_dataloader' if args.test else 'val_dataloader'
     for name in ('knn_bank', split):
         if config.get(name) is None:

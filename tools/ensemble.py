@@ -148,7 +148,8 @@ def read(member: str, number: int, split: str, args: argparse.Namespace) -> Pred
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # a file of an earlier run must not be read instead
     if subprocess.run(command).returncode:
-        raise UserError(f'{member} could not be run on its {split} split, see above')
+        # The command above has said why, as its one `error:` line.
+        sys.exit(f'{member} was not run on its {split} split')
     return load_predictions(str(path))
 
 

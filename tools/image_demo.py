@@ -123,8 +123,7 @@ def draw(image: np.ndarray, sample: DataSample, names: tuple[str, ...] | None, o
 def main() -> None:
     args = parse_args()
     paths = find_images(args.images)
-    cfg = cli.load_config(args.config)
-    cli.merge_options(cfg, args.cfg_options)
+    cfg = cli.load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     model, pipeline, names = build(cfg, args)
     rule = model.rule if hasattr(model, 'rule') else label_rule(getattr(model, 'module', model))

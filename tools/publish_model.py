@@ -91,8 +91,7 @@ def published_checkpoint(config: Config, path: str) -> dict[str, Any]:
 
 def main() -> None:
     args = parse_args()
-    config = cli.load_config(args.config)
-    cli.merge_options(config, args.cfg_options)
+    config = cli.load_config(args.config, args.cfg_options)
     init_default_scope('mmpretrain')
     plain = plain_config(config)
     published = published_checkpoint(config, args.checkpoint)

@@ -223,8 +223,7 @@ def command(args: argparse.Namespace, best: dict[str, Any]) -> str:
 
 def main() -> None:
     args = parse_args()
-    config = cli.load_config(args.config)
-    cli.merge_options(config, args.cfg_options)
+    config = cli.load_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     if config.get('val_dataloader') is None:
         raise UserError(f'{args.config} has no val_dataloader to search on')

@@ -140,9 +140,8 @@ def main() -> None:
     args = parse_args()
     if args.out is None and args.out_item is not None:
         raise UserError('--out-item needs --out, the file to write to')
-    cfg = cli.load_config(args.config)
+    cfg = cli.load_config(args.config, args.cfg_options)
     if args.val:
-        cli.merge_options(cfg, args.cfg_options)  # first, for those of val_dataloader to be used
         for part in ('dataloader', 'evaluator', 'cfg'):
             if cfg.get(f'val_{part}') is None:
                 raise UserError(f'--val needs val_{part}, which {args.config} does not have')
@@ -173,7 +172,7 @@ def main() -> None:
         )
     if args.tta or args.tta_policy or args.tta_crops:
         set_tta(cfg, args)
-    cli.finish_config(cfg, args, LOADERS)
+    cli.fit_to_machine(cfg, LOADERS)
     runner = cli.build_runner(cfg)
     set_evaluator(runner, cfg, args)
     metrics = runner.test()

@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = cli.load_config(args.config)
+    cfg = cli.load_config(args.config, args.cfg_options)
     cli.merge_common(cfg, args, LOADERS)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -57,7 +57,7 @@ def main() -> None:
         for name in LOADERS:
             if cfg.get(name) is not None:
                 cfg[name]['persistent_workers'] = False
-    cli.finish_config(cfg, args, LOADERS)
+    cli.fit_to_machine(cfg, LOADERS)
     cli.prepare_training(cfg, amp=args.amp, auto_scale_lr=args.auto_scale_lr)
     cli.check_resume(cfg)
     runner = cli.build_runner(cfg)

@@ -92,8 +92,7 @@ def known_values(images: SampleImages) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     args = parse_args()
-    config = cli.load_config(args.config)
-    cli.merge_options(config, args.cfg_options)
+    config = cli.load_config(args.config, args.cfg_options)
     cli.check_checkpoint(args.checkpoint)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     partitions = load_partitions(config, args.checkpoint)

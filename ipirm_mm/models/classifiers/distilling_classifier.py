@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import MessageHub
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -22,7 +23,7 @@ from ..distillation import (
     dry_run,
     find_stages,
 )
-from ..utils import sample_indices
+from ..utils import as_names, sample_indices
 
 
 @MODELS.register_module()
@@ -93,6 +94,7 @@ class DistillingClassifier(ImageClassifier):
             )
         self.ce_weight = ce_weight
         self.predict_teacher = predict_teacher
+        self._classes_matched = False
         self.beside = DetachedModules(
             [
                 FrozenTeacher(**options, student_preprocessor=self.data_preprocessor)
@@ -138,6 +140,33 @@ class DistillingClassifier(ImageClassifier):
                 for loss in self._losses():
                     if loss.teacher == number:
                         loss.teacher_loaded(frozen.network)
+
+    def train(self, mode: bool = True) -> DistillingClassifier:
+        """Switch between training and evaluation, as every module.
+
+        MMEngine's loops call this before their first step, when the names of the training set's
+        classes are known. Teachers whose logits are compared then give them in that order.
+
+        Args:
+            mode: Whether to train. Defaults to True.
+
+        Returns:
+            The classifier.
+
+        Raises:
+            UserError: If a teacher has other classes than the training set.
+        """
+        if mode and not self._classes_matched:
+            hub = MessageHub.get_current_instance()
+            if hub.get_info('loop_stage') == 'train':
+                self._classes_matched = True
+                self._match_classes(as_names(hub.get_info('dataset_meta', {}).get('classes')))
+        return super().train(mode)
+
+    def _match_classes(self, names: tuple[str, ...] | None) -> None:
+        if self.predict_teacher or any(loss.compares_classes for loss in self._losses()):
+            for number, frozen in enumerate(self.beside):
+                frozen.match_classes(names, f'teacher {number} ({frozen.checkpoint})')
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """Compute the losses of a batch (report Eq. 5).

@@ -29,6 +29,8 @@ class DistillationLoss(BaseModule, metaclass=ABCMeta):
     reads_stages = False
     # Whether the loss works with mixed images (Mixup, CutMix), whose labels are mixed too.
     allows_mixing = True
+    # Whether class c of the student is compared with class c of every teacher.
+    compares_classes = False
 
     def __init__(self, loss_weight: float = 1.0, teacher: int = 0) -> None:
         super().__init__()

@@ -37,6 +37,7 @@ class LogitKL(DistillationLoss):
     """
 
     key = 'kl'
+    compares_classes = True
 
     def __init__(
         self, temperature: float = 1.0, loss_weight: float = 1.0, kind: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.resources import find_config
 from ipirm_mm.utils import check_checkpoint
 
-from ..utils import load_weights
+from ..utils import class_names, class_order, load_weights, say_unknown
 from .outputs import NetworkOutputs, collect_outputs
 from .recorders import PreActivationRecorder, find_stages
 
@@ -57,6 +58,8 @@ class FrozenTeacher(nn.Module):
         # How its logits become scores, and the shape of an image that it takes: of the dry run.
         self.kind: str | None = 'softmax'
         self.known_shape: tuple[int, ...] = ()
+        # Where each class of the student is among its own; None: in the same place.
+        self.class_order: Tensor | None = None
         self.batch_statistics = batch_statistics
         config = _model_config(model)
         preprocessor = config.pop('data_preprocessor', None)
@@ -115,6 +118,22 @@ class FrozenTeacher(nn.Module):
         self.loaded = True
         return True
 
+    def match_classes(self, names: tuple[str, ...] | None, name: str) -> None:
+        """Give its logits from now on in the order of the student's classes.
+
+        Args:
+            names: Names of the student's classes; None if they are not known.
+            name: What the teacher is, for messages.
+
+        Raises:
+            UserError: If it has other classes. The message has the first difference.
+        """
+        own = class_names(self.checkpoint) if self.checkpoint else None
+        if own is None and names is not None:
+            say_unknown(name)
+        order = class_order(names, own, 'the training set', name)
+        self.class_order = None if order is None else order.to(self.scale.device)
+
     @torch.no_grad()
     def forward(
         self, inputs: Tensor, training: bool = True, dry_run: bool = False
@@ -135,6 +154,8 @@ class FrozenTeacher(nn.Module):
         # `model.to` does not move the teacher, which is outside the module tree.
         if self.scale.device != inputs.device or self.scale.dtype != inputs.dtype:
             self.to(inputs.device, inputs.dtype)
+            if self.class_order is not None:
+                self.class_order = self.class_order.to(inputs.device)
         if self.batch_statistics:
             for norm in self.norms:
                 norm.training = training
@@ -146,9 +167,16 @@ class FrozenTeacher(nn.Module):
         if dry_run:
             outputs = collect_outputs(self.network, inputs, self.stage_recorders, dry_run)
             self.kind, self.known_shape = outputs.kind, shape
+        elif shape == self.known_shape or torch.compiler.is_compiling():
+            outputs = collect_outputs(self.network, inputs, self.stage_recorders)
+        else:
+            outputs = self._collect_of_new_shape(inputs)
+        if self.class_order is None or outputs.logits is None:
             return outputs
-        if shape == self.known_shape or torch.compiler.is_compiling():
-            return collect_outputs(self.network, inputs, self.stage_recorders)
+        return replace(outputs, logits=outputs.logits[:, self.class_order])
+
+    def _collect_of_new_shape(self, inputs: Tensor) -> NetworkOutputs:
+        """Compute its outputs for images of another shape than the dry run's."""
         try:
             return collect_outputs(self.network, inputs, self.stage_recorders)
         except (AssertionError, IndexError, RuntimeError, ValueError) as error:
@@ -156,8 +184,9 @@ class FrozenTeacher(nn.Module):
                 raise
             raise UserError(
                 f'the teacher ({network_name(self.network)}) takes no images of the shape '
-                f'{shape}, which it gets in training, but those of {self.known_shape}: resize the '
-                f'images of the train pipeline to that size. It says: {first_line(error)}'
+                f'{tuple(inputs.shape[1:])}, which it gets in training, but those of '
+                f'{self.known_shape}: resize the images of the train pipeline to that size. It '
+                f'says: {first_line(error)}'
             ) from error
 
 
