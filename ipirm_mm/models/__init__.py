@@ -7,10 +7,12 @@ from .heads import IPIRMContrastiveHead, IPIRMLatentHead
 from .selfsup import IPIRMSimCLR, IPIRMSimSiam
 from .tta import ScoreMergingTTA
 from .utils import CheckedPretrained, load_weights, plain_classifier
+from .views import BatchedViews
 
 __all__ = [
     'CRD',
     'OFD',
+    'BatchedViews',
     'CheckedPretrained',
     'DistillingClassifier',
     'EnsembleClassifier',

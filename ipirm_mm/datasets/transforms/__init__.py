@@ -2,7 +2,7 @@
 
 from .loading import LoadImage
 from .member_views import MemberViews, member_config
-from .seeded import SeededMultiView, SeededTransforms
+from .seeded import PackWithSeed, SeededMultiView, SeededTransforms
 from .tint import PALETTE, TintByFactor, tint
 from .tta import (
     CROPS,
@@ -26,6 +26,7 @@ __all__ = [
     'LoadImage',
     'MemberViews',
     'MirrorImage',
+    'PackWithSeed',
     'PositionCrop',
     'SeededMultiView',
     'SeededTransforms',

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, Compose
-from mmpretrain.datasets.transforms import MultiView
+from mmpretrain.datasets.transforms import MultiView, PackInputs
 from mmpretrain.registry import TRANSFORMS
 
 from ipirm_mm.errors import UserError
@@ -49,26 +49,32 @@ class _Seeded:
             self._state = self._state.clone().share_memory_()
         self._state.copy_(torch.tensor([epoch, seed, draw]))
 
-    @contextmanager
-    def _draws_of(self, results: dict) -> Iterator[None]:
-        """Seed the global generators for an image, and restore them afterwards."""
+    def _words(self, results: dict) -> np.ndarray | None:
+        """Four random words of 32 bits for an image; None if no epoch was set."""
         epoch, seed, draw = self._state.tolist()
         if epoch < 0:
-            yield
-            return
+            return None
         key, item = self._key(results), self.item
         repeat = 0
         if item is not None:
             repeat = item.repeat
             if item.passes is not None:  # a loop of iterations, whose workers load in advance
                 epoch, draw = item.passes, 0
+        # Draw 0 has no word of its own: it is the augmentation that earlier versions had.
+        extra = (draw, repeat) if repeat else (draw,) if draw else ()
+        return seed_words(seed, epoch, key, *extra)
+
+    @contextmanager
+    def _draws_of(self, results: dict) -> Iterator[None]:
+        """Seed the global generators for an image, and restore them afterwards."""
+        words = self._words(results)
+        if words is None:
+            yield
+            return
         # OpenMMLab's transforms draw from all three generators. torch.manual_seed would also seed
         # the accelerators, which is slow and would not be restored below.
         generator = torch.default_generator
         states = random.getstate(), np.random.get_state(), generator.get_state()
-        # Draw 0 has no word of its own: it is the augmentation that earlier versions had.
-        extra = (draw, repeat) if repeat else (draw,) if draw else ()
-        words = seed_words(seed, epoch, key, *extra)
         try:
             random.seed(int(words[0]))
             np.random.seed(words[1:3])
@@ -156,3 +162,35 @@ class SeededMultiView(_Seeded, MultiView):
                 inputs['img'] = results['img'].copy()
             views.append(transform(inputs)['img'])
         return {**results, 'img': views}
+
+
+@TRANSFORMS.register_module()
+class PackWithSeed(_Seeded, PackInputs):
+    """MMPretrain's ``PackInputs``, which also packs a seed for the views of the image.
+
+    :class:`~ipirm_mm.models.BatchedViews` makes the views from it. The seed depends only on the
+    run's seed, the epoch, the image and the augmentation, as in :class:`SeededMultiView`. Until
+    :meth:`set_epoch` is called, it is drawn from torch's global generator.
+
+    **Required keys:** ``img``, ``sample_idx``. **Added meta key:** ``view_seed`` (int).
+
+    Args:
+        input_key: As in ``PackInputs``.
+        algorithm_keys: As in ``PackInputs``.
+        meta_keys: As in ``PackInputs``.
+
+    Raises:
+        UserError: When called after :meth:`set_epoch`, if there is no ``sample_idx``.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Pack the image, and the seed of its views."""
+        words = self._words(results)
+        seed = (
+            int(torch.randint(2**62, ()))
+            if words is None
+            else int(words[0]) << 31 ^ int(words[1])  # 63 bits
+        )
+        packed = super().transform(results)
+        packed['data_samples'].set_metainfo(dict(view_seed=seed))
+        return packed

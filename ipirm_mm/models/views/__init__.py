@@ -1,0 +1,23 @@
+"""Views of a batch of images at once."""
+
+from .batched_views import BatchedViews
+from .draws import Draws
+from .image_ops import (
+    apply_to_axes,
+    blur_matrix,
+    crop_matrix,
+    jitter_colors,
+    to_gray,
+    turn_hue,
+)
+
+__all__ = [
+    'BatchedViews',
+    'Draws',
+    'apply_to_axes',
+    'blur_matrix',
+    'crop_matrix',
+    'jitter_colors',
+    'to_gray',
+    'turn_hue',
+]

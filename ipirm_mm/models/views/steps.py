@@ -1,0 +1,252 @@
+"""The steps of a view: transforms of MMPretrain, for a batch of images at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmcv.transforms import RandomApply, RandomFlip, RandomGrayscale
+from mmpretrain.datasets.transforms import (
+    ColorJitter,
+    GaussianBlur,
+    RandomResizedCrop,
+    Solarize,
+)
+from torch import Tensor
+
+from ipirm_mm.errors import UserError
+
+from .draws import Draws
+from .image_ops import LARGEST, apply_to_axes, blur_matrix, crop_matrix, jitter_colors, to_gray
+
+
+class Step:
+    """A transform of a batch of images.
+
+    Args:
+        transform: The transform of MMPretrain, whose options it takes.
+        prob: Probability with which it is applied to an image, times its own. Defaults to 1.
+        rgb: Whether the images are RGB, not BGR. Defaults to True.
+    """
+
+    def __init__(self, transform: Any, prob: float = 1.0, rgb: bool = True) -> None:
+        self.transform = transform
+        self.prob = prob * float(getattr(transform, 'prob', 1.0))
+        self.rgb = rgb
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Transform the images that a draw selects.
+
+        Args:
+            images: ``(N, C, H, W)`` float, 0 to 255; may be changed in place.
+            draws: The images' draws.
+
+        Returns:
+            The images.
+        """
+        chosen = draws.chance(self.prob)
+        parameters = self.draw(draws, *images.shape[2:])
+        if bool(chosen.all()):  # on the CPU, where seeds are
+            return self.apply(images, parameters)
+        at = chosen.nonzero()[:, 0]
+        if len(at):
+            place = at.to(images.device, non_blocking=True)
+            parameters = tuple(value[at] for value in parameters)
+            images[place] = self.apply(images[place], parameters)
+        return images
+
+    def draw(self, draws: Draws, height: int, width: int) -> tuple[Tensor, ...]:
+        """Draw its parameters for images of a size, ``(N, ...)`` each."""
+        return ()
+
+    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        """Apply it to all of the images."""
+        raise NotImplementedError
+
+
+class Crop(Step):
+    """MMPretrain's ``RandomResizedCrop``, with antialiasing (its backend ``'pillow'``)."""
+
+    def __init__(self, transform: RandomResizedCrop, prob: float = 1.0, rgb: bool = True) -> None:
+        super().__init__(transform, prob, rgb)
+        if prob != 1:
+            raise UserError(
+                'BatchedViews crops all images or none: take the crop out of RandomApply'
+            )
+        self.size = transform.scale  # height and width
+
+    def draw(self, draws: Draws, height: int, width: int) -> tuple[Tensor, ...]:
+        """Draw top, left, height and width of the crop, as torchvision does."""
+        crop = self.transform
+        tries = crop.max_attempts
+        area = draws.uniform(tries, *crop.crop_ratio_range) * (height * width)
+        low, high = crop.aspect_ratio_range
+        aspect = draws.uniform(tries, math.log(low), math.log(high)).exp()
+        widths, heights = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+        fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+        first = fits.double().argmax(1, keepdim=True)  # the first that fits
+        w, h = widths.gather(1, first)[:, 0], heights.gather(1, first)[:, 0]
+        place = draws.uniform(2)
+        top = (place[:, 0] * (height - h + 1)).floor()
+        left = (place[:, 1] * (width - w + 1)).floor()
+        # If none fits, the largest part in the middle whose aspect ratio is allowed.
+        ratio = width / height
+        all_w = width if ratio <= high else round(height * high)
+        all_h = height if ratio >= low else round(width / low)
+        none = ~fits.any(1)
+        h = torch.where(none, float(all_h), h)
+        w = torch.where(none, float(all_w), w)
+        top = torch.where(none, float((height - all_h) // 2), top)
+        left = torch.where(none, float((width - all_w) // 2), left)
+        return top, left, h, w
+
+    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        """Crop and resize."""
+        top, left, h, w = (value.to(images.device, non_blocking=True) for value in parameters)
+        rows = crop_matrix(top, h, images.shape[2], self.size[0])
+        columns = crop_matrix(left, w, images.shape[3], self.size[1])
+        return apply_to_axes(images, rows, columns)
+
+
+class Flip(Step):
+    """MMCV's ``RandomFlip`` in one direction."""
+
+    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        """Mirror the images."""
+        return images.flip(-1 if self.transform.direction == 'horizontal' else -2)
+
+
+class Jitter(Step):
+    """MMPretrain's ``ColorJitter``."""
+
+    def draw(self, draws: Draws, height: int, width: int) -> tuple[Tensor, ...]:
+        """Draw the order, the three factors, and the turn of the hue."""
+        jitter = self.transform
+        order = draws.order(4)
+        factors = [
+            draws.uniform(1, *(bounds or (1.0, 1.0)))
+            for bounds in (jitter.brightness, jitter.contrast, jitter.saturation)
+        ]
+        hue = draws.uniform(1, *(jitter.hue or (0.0, 0.0)))[:, 0]
+        return order, torch.cat(factors, 1), hue
+
+    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        """Change the colors."""
+        order, factors, hue = parameters
+        hue = hue if self.transform.hue else None
+        if not self.rgb:
+            images = images.flip(1)
+        images = jitter_colors(images, factors, hue, order)
+        return images if self.rgb else images.flip(1)
+
+
+class Gray(Step):
+    """MMCV's ``RandomGrayscale`` with ``keep_channels``."""
+
+    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        """Replace each pixel by its brightness."""
+        weights = self.transform.channel_weights  # of BGR
+        weights = weights[::-1] if self.rgb else weights
+        total = sum(weights)
+        return to_gray(images, [weight / total for weight in weights]).expand_as(images).clone()
+
+
+class Blur(Step):
+    """MMPretrain's ``GaussianBlur``, by a Gaussian of three standard deviations to each side."""
+
+    def __init__(self, transform: GaussianBlur, prob: float = 1.0, rgb: bool = True) -> None:
+        super().__init__(transform, prob, rgb)
+        if transform.radius is not None:
+            self.bounds = (float(transform.radius),) * 2
+        elif transform.magnitude_std == 'inf':
+            self.bounds = tuple(sorted(map(float, transform.magnitude_range)))
+        else:
+            raise UserError(
+                'BatchedViews draws the radius of GaussianBlur uniformly: set '
+                f"magnitude_std='inf', but it is {transform.magnitude_std!r}"
+            )
+
+    def draw(self, draws: Draws, height: int, width: int) -> tuple[Tensor, ...]:
+        """Draw the standard deviation in pixels."""
+        return (draws.uniform(1, *self.bounds)[:, 0].clamp(min=1e-3),)
+
+    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        """Blur rows and columns."""
+        sigma = parameters[0].to(images.device, non_blocking=True)
+        rows, columns = (
+            blur_matrix(sigma, size, min(math.ceil(3 * self.bounds[1]), size - 1))
+            for size in images.shape[2:]
+        )
+        return apply_to_axes(images, rows, columns)
+
+
+class Invert(Step):
+    """MMPretrain's ``Solarize``."""
+
+    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        """Invert pixels that are not below the threshold."""
+        return torch.where(images < self.transform.thr, images, LARGEST - images)
+
+
+# By the class in MMPretrain or MMCV.
+STEPS: dict[type, type[Step]] = {
+    RandomResizedCrop: Crop,
+    RandomFlip: Flip,
+    ColorJitter: Jitter,
+    GaussianBlur: Blur,
+    RandomGrayscale: Gray,
+    Solarize: Invert,
+}
+
+
+def build_steps(transforms: Sequence[Any], rgb: bool, prob: float = 1.0) -> list[Step]:
+    """Build the steps of a view from built transforms.
+
+    Args:
+        transforms: Transforms of MMPretrain or MMCV.
+        rgb: Whether the images are RGB, not BGR.
+        prob: Probability of all of them, that of a ``RandomApply`` around one. Defaults to 1.
+
+    Returns:
+        One step per transform.
+
+    Raises:
+        UserError: If one of them, or one of its options, is not among those that work on batches.
+    """
+    steps = []
+    for transform in transforms:
+        kind = type(transform)
+        if kind is RandomApply and prob == 1 and len(transform.transforms.transforms) == 1:
+            steps += build_steps(transform.transforms.transforms, rgb, transform.prob)
+        elif kind in STEPS:
+            _check_options(transform)
+            steps.append(STEPS[kind](transform, prob, rgb))
+        else:
+            names = ', '.join(known.__name__ for known in STEPS)
+            raise UserError(
+                f'BatchedViews.transforms has {kind.__name__}, which does not work on batches; '
+                f'those that do are {names}, and RandomApply of one of them: leave it in the '
+                'pipeline of the data set, before PackWithSeed'
+            )
+    return steps
+
+
+def _check_options(transform: Any) -> None:
+    name = type(transform).__name__
+    if isinstance(transform, RandomFlip) and (
+        not isinstance(transform.prob, float)
+        or transform.direction not in ('horizontal', 'vertical')
+    ):
+        raise UserError(
+            'BatchedViews.transforms: RandomFlip takes one prob and the direction '
+            f"'horizontal' or 'vertical', but has {transform.prob} and {transform.direction}"
+        )
+    if isinstance(transform, RandomGrayscale) and not transform.keep_channels:
+        raise UserError('BatchedViews.transforms: set RandomGrayscale.keep_channels=True')
+    if isinstance(transform, RandomResizedCrop) and transform.interpolation != 'bilinear':
+        raise UserError(
+            f"BatchedViews.transforms: {name}.interpolation must be 'bilinear', but is "
+            f'{transform.interpolation!r}'
+        )
