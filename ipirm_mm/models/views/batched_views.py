@@ -14,7 +14,7 @@ from torch import Tensor
 from ipirm_mm.errors import UserError
 
 from .draws import Draws, split_mix
-from .steps import Crop, build_steps
+from .steps import build_steps
 
 # Bytes of float images that are worked on at once: what stays in a core's cache, or enough to
 # keep a GPU busy.
@@ -114,11 +114,11 @@ class BatchedViews(SelfSupDataPreprocessor):
                 "pipeline of the data set, by dict(type='SeededMultiView', ...), "
                 'and leave RandomResizedCrop out here'
             )
-        seeds = torch.tensor(seeds)
+        keys = torch.tensor(seeds)
         # Autocast would round 8 bits of color.
         with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
             views = [
-                self._view(images, split_mix(seeds + number), steps)
+                self._view(images, split_mix(keys + number), steps)
                 for number, (images, steps) in enumerate(zip(inputs, self.views))
             ]
         return {'inputs': views, 'data_samples': self.cast_data(samples)}
@@ -126,14 +126,21 @@ class BatchedViews(SelfSupDataPreprocessor):
     def _view(self, images: Tensor, seeds: Tensor, steps: list) -> Tensor:
         if self._channel_conversion:
             images = images.flip(1)
-        size = images[0].numel() * 4
-        if steps and isinstance(steps[0], Crop):
-            size = max(size, images.shape[1] * 4 * steps[0].size[0] * steps[0].size[1])
+        draws = Draws(seeds)
+        plans, sizes = [], [tuple(images.shape[2:])]
+        for step in steps:
+            plans.append(step.plan(draws, *sizes[-1]))
+            sizes.append(step.size(*sizes[-1]))
+        views = images.new_empty((*images.shape[:2], *sizes[-1]), dtype=torch.float32)
+        pixels = images.shape[1] * max(height * width for height, width in sizes)
         limit = CHUNK_BYTES.get(images.device.type, CHUNK_BYTES['other'])
-        parts = []
-        for part, own in zip(*(x.split(max(1, limit // size)) for x in (images, seeds))):
-            part, draws = part.to(torch.float32, copy=True), Draws(own)
-            for step in steps:
-                part = step(part, draws)
-            parts.append((part - self.mean) / self.std if self._enable_normalize else part)
-        return torch.cat(parts)
+        length = max(1, limit // (4 * pixels))
+        for begin in range(0, len(images), length):
+            chunk = slice(begin, begin + length)
+            part = images[chunk].to(torch.float32, copy=True)
+            for step, plan in zip(steps, plans):
+                part = step(part, tuple(value[chunk] for value in plan))
+            if self._enable_normalize:
+                part = (part - self.mean) / self.std
+            views[chunk] = part
+        return views

@@ -107,18 +107,23 @@ def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     high, low = images.amax(1), images.amin(1)
     chroma = high - low
-    divisor = chroma.clamp(min=torch.finfo(images.dtype).tiny)
+    inverse = chroma.clamp(min=torch.finfo(images.dtype).tiny).reciprocal_()
     # In sixths of a turn, as usual: from red, green or blue, whichever is the largest.
     hue = torch.where(
-        high == red,
-        (green - blue) / divisor,
-        torch.where(high == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+        high == green,
+        (blue - red).mul_(inverse).add_(2),
+        (red - green).mul_(inverse).add_(4),
     )
-    hue = hue + 6 * turn.to(images.dtype)[:, None, None]
+    hue = torch.where(high == red, (green - blue).mul_(inverse), hue)
+    hue.add_(6 * turn.to(images.dtype)[:, None, None]).remainder_(6)
     out = torch.empty_like(images)
-    for channel, shift in enumerate((5, 3, 1)):
-        k = torch.remainder(hue + shift, 6)
-        part = torch.minimum(k, 4 - k).clamp_(0, 1)
+    # A channel is lowest within a sixth of a turn from the opposite color, which is cyan (3) for
+    # red, magenta (5) for green and yellow (1) for blue, and rises to the highest within another.
+    for channel, opposite in enumerate((3, 5, 1)):
+        distance = (hue - opposite).abs_()
+        if opposite != 3:  # around the circle
+            distance = torch.minimum(distance, 6 - distance)
+        part = distance.neg_().add_(2).clamp_(0, 1)
         torch.addcmul(high, chroma, part, value=-1, out=out[:, channel])
     return out
 
@@ -138,22 +143,29 @@ def jitter_colors(images: Tensor, factors: Tensor, hue: Tensor | None, order: Te
         ``(N, C, H, W)``, in the range 0 to 255.
     """
     device, dtype = images.device, images.dtype
-    # The three are blends with black, with the mean brightness, and with each pixel's brightness.
-    factors = torch.cat([factors, factors.new_ones(len(factors), 1)], 1)
     for place in range(4):
-        step = order[:, place]
-        factor = factors.gather(1, step[:, None]).to(device, dtype, non_blocking=True)
-        factor = factor[:, :, None, None]
-        mean_part, gray_part = (
-            (step == kind).to(device, dtype, non_blocking=True)[:, None, None, None]
-            for kind in (1, 2)
-        )
-        gray = to_gray(images)
-        target = gray * gray_part + gray.mean((2, 3), keepdim=True) * mean_part
-        images = torch.lerp(target, images, factor).clamp_(0, LARGEST)
-        turned = (step == 3).nonzero()[:, 0]
-        if hue is not None and len(turned) and images.shape[1] == 3:
-            at = turned.to(device, non_blocking=True)
-            angle = hue[turned].to(device, non_blocking=True)
-            images[at] = turn_hue(images[at], angle)
+        for kind in range(4):
+            if kind == 3 and (hue is None or images.shape[1] == 1):
+                continue
+            chosen = order[:, place] == kind
+            at = chosen.nonzero()[:, 0]
+            value = (hue if kind == 3 else factors[:, kind])[at]  # type: ignore[index]
+            value = value.to(device, dtype, non_blocking=True)
+            if len(at) == len(images):
+                images = _change(images, kind, value)
+            elif len(at):
+                index = at.to(device, non_blocking=True)
+                images[index] = _change(images[index], kind, value)
     return images
+
+
+def _change(images: Tensor, kind: int, value: Tensor) -> Tensor:
+    """Change one of brightness (0), contrast (1), saturation (2) and hue (3)."""
+    if kind == 3:
+        return turn_hue(images, value)
+    value = value[:, None, None, None]
+    if kind == 0:
+        return (images * value).clamp_(0, LARGEST)
+    gray = to_gray(images)
+    other = gray.mean((2, 3), keepdim=True) if kind == 1 else gray
+    return torch.lerp(other, images, value).clamp_(0, LARGEST)

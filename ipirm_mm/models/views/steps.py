@@ -36,32 +36,47 @@ class Step:
         self.prob = prob * float(getattr(transform, 'prob', 1.0))
         self.rgb = rgb
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """Transform the images that a draw selects.
+    def plan(self, draws: Draws, height: int, width: int) -> tuple[Tensor, ...]:
+        """Draw for all images of a batch, on the CPU, what to do with each.
+
+        Args:
+            draws: The images' draws.
+            height: Height of the images.
+            width: Width of the images.
+
+        Returns:
+            Whether an image is transformed, ``(N,)`` bool, and its parameters, ``(N, ...)`` each.
+        """
+        return draws.chance(self.prob), *self.draw(draws, height, width)
+
+    def __call__(self, images: Tensor, plan: tuple[Tensor, ...]) -> Tensor:
+        """Transform the images that the plan selects.
 
         Args:
             images: ``(N, C, H, W)`` float, 0 to 255; may be changed in place.
-            draws: The images' draws.
+            plan: What to do with each, see :meth:`plan`.
 
         Returns:
             The images.
         """
-        chosen = draws.chance(self.prob)
-        parameters = self.draw(draws, *images.shape[2:])
-        if bool(chosen.all()):  # on the CPU, where seeds are
-            return self.apply(images, parameters)
+        chosen, *parameters = plan
+        if bool(chosen.all()):
+            return self.apply(images, *parameters)
         at = chosen.nonzero()[:, 0]
         if len(at):
             place = at.to(images.device, non_blocking=True)
-            parameters = tuple(value[at] for value in parameters)
-            images[place] = self.apply(images[place], parameters)
+            images[place] = self.apply(images[place], *(value[at] for value in parameters))
         return images
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the result for images of a size."""
+        return height, width
 
     def draw(self, draws: Draws, height: int, width: int) -> tuple[Tensor, ...]:
         """Draw its parameters for images of a size, ``(N, ...)`` each."""
         return ()
 
-    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
         """Apply it to all of the images."""
         raise NotImplementedError
 
@@ -75,7 +90,10 @@ class Crop(Step):
             raise UserError(
                 'BatchedViews crops all images or none: take the crop out of RandomApply'
             )
-        self.size = transform.scale  # height and width
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the crops."""
+        return self.transform.scale
 
     def draw(self, draws: Draws, height: int, width: int) -> tuple[Tensor, ...]:
         """Draw top, left, height and width of the crop, as torchvision does."""
@@ -102,18 +120,18 @@ class Crop(Step):
         left = torch.where(none, float((width - all_w) // 2), left)
         return top, left, h, w
 
-    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
         """Crop and resize."""
         top, left, h, w = (value.to(images.device, non_blocking=True) for value in parameters)
-        rows = crop_matrix(top, h, images.shape[2], self.size[0])
-        columns = crop_matrix(left, w, images.shape[3], self.size[1])
+        rows = crop_matrix(top, h, images.shape[2], self.transform.scale[0])
+        columns = crop_matrix(left, w, images.shape[3], self.transform.scale[1])
         return apply_to_axes(images, rows, columns)
 
 
 class Flip(Step):
     """MMCV's ``RandomFlip`` in one direction."""
 
-    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
         """Mirror the images."""
         return images.flip(-1 if self.transform.direction == 'horizontal' else -2)
 
@@ -132,20 +150,19 @@ class Jitter(Step):
         hue = draws.uniform(1, *(jitter.hue or (0.0, 0.0)))[:, 0]
         return order, torch.cat(factors, 1), hue
 
-    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
         """Change the colors."""
         order, factors, hue = parameters
-        hue = hue if self.transform.hue else None
         if not self.rgb:
             images = images.flip(1)
-        images = jitter_colors(images, factors, hue, order)
+        images = jitter_colors(images, factors, hue if self.transform.hue else None, order)
         return images if self.rgb else images.flip(1)
 
 
 class Gray(Step):
     """MMCV's ``RandomGrayscale`` with ``keep_channels``."""
 
-    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
         """Replace each pixel by its brightness."""
         weights = self.transform.channel_weights  # of BGR
         weights = weights[::-1] if self.rgb else weights
@@ -161,7 +178,8 @@ class Blur(Step):
         if transform.radius is not None:
             self.bounds = (float(transform.radius),) * 2
         elif transform.magnitude_std == 'inf':
-            self.bounds = tuple(sorted(map(float, transform.magnitude_range)))
+            low, high = sorted(map(float, transform.magnitude_range))
+            self.bounds = low, high
         else:
             raise UserError(
                 'BatchedViews draws the radius of GaussianBlur uniformly: set '
@@ -172,7 +190,7 @@ class Blur(Step):
         """Draw the standard deviation in pixels."""
         return (draws.uniform(1, *self.bounds)[:, 0].clamp(min=1e-3),)
 
-    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
         """Blur rows and columns."""
         sigma = parameters[0].to(images.device, non_blocking=True)
         rows, columns = (
@@ -185,7 +203,7 @@ class Blur(Step):
 class Invert(Step):
     """MMPretrain's ``Solarize``."""
 
-    def apply(self, images: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
         """Invert pixels that are not below the threshold."""
         return torch.where(images < self.transform.thr, images, LARGEST - images)
 
