@@ -371,8 +371,8 @@ Made by `python docs/list_algorithms.py`, which gives each algorithm of MMPretra
 of ours, a small backbone with random weights and pictures of three kinds. k-NN must find the kind
 of 95 % of other pictures, where guesses find 33 %. `make test-all` does the same. Three ways are
 tried: `KNNHook` at the end of an epoch of training, or with the initial weights where the target
-is a network to download (`none`); then, on the checkpoint, `tools/benchmark_ssl.py` and MMPretrain's
-`FeatureExtractor`, whose features are pooled by `ipirm_mm.models.utils.pool_last`.
+is a network to download (`none`); then, on the checkpoint, `tools/benchmark_ssl.py` and
+MMPretrain's `FeatureExtractor`, whose features are pooled by `ipirm_mm.models.utils.pool_last`.
 
 Features are those of the whole image, also with masked image modeling, and are pooled as the
 backbone means them ([families.md](families.md)). `KNNHook` uses the model that trains, and

@@ -260,8 +260,8 @@ def preprocess_one_view_of_two_norms() -> None:
     """Let ``TwoNormDataPreprocessor`` take one view of each image, as features need it.
 
     Fault: the preprocessor of BEiT, BEiT v2, CAE and iTPN takes any batch for the pair of image
-    and target. Of a tensor ``(B, C, H, W)`` it keeps the first two images, with three rows of each.
-    One view is the image, and gets the first normalization.
+    and target. Of a tensor ``(B, C, H, W)`` it keeps the first two images, three rows of each. One
+    view is the image, and gets the first normalization.
     """
     from mmpretrain.models.utils import SelfSupDataPreprocessor, TwoNormDataPreprocessor
 
