@@ -8,6 +8,8 @@ import importlib.metadata
 import os
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import UserError
@@ -68,6 +70,8 @@ def apply_bridges() -> None:
     accept_numpy_labels()
     resolve_own_config_names()
     recompute_activations_with_gradient()
+    preprocess_one_view_of_two_norms()
+    encode_without_masks()
 
 
 def allow_checkpoint_types() -> None:
@@ -250,6 +254,75 @@ class RecomputedForward:
         from torch.utils.checkpoint import checkpoint
 
         return checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
+
+
+def preprocess_one_view_of_two_norms() -> None:
+    """Let ``TwoNormDataPreprocessor`` take one view of each image, as features need it.
+
+    Fault: the preprocessor of BEiT, BEiT v2, CAE and iTPN takes any batch for the pair of image
+    and target. Of a tensor ``(B, C, H, W)`` it keeps the first two images, three rows of each. One
+    view is the image, and gets the first normalization.
+    """
+    from mmpretrain.models.utils import SelfSupDataPreprocessor, TwoNormDataPreprocessor
+
+    original = TwoNormDataPreprocessor.forward
+    if getattr(original, 'takes_one_view', False):
+        return
+
+    @functools.wraps(original)
+    def forward(self: Any, data: dict, training: bool = False) -> Any:
+        one_view = not isinstance(data['inputs'], (list, tuple))
+        # `cast_data` of the original also moves the batch to the device.
+        method = SelfSupDataPreprocessor.forward if one_view else original
+        return method(self, data, training)
+
+    forward.takes_one_view = True  # type: ignore[attr-defined]
+    TwoNormDataPreprocessor.forward = forward
+
+
+def encode_without_masks() -> None:
+    """Let ``extract_feat`` of MFF and SparK encode whole images.
+
+    Faults: without a mask ``MFFViT`` calls ``MAEViT`` without saying so, which draws one; the last
+    of the "features" are the numbers of the patches. SparK sees its images through the mask of the
+    last training batch, a global variable; before the first batch it cannot encode any.
+    """
+    from mmpretrain.models import MFFViT, SparK, VisionTransformer
+
+    original = MFFViT.forward
+    if getattr(original, 'sees_whole_images', False):
+        return
+
+    @functools.wraps(original)
+    def forward(self: Any, x: Any, mask: bool | None = True) -> Any:
+        return VisionTransformer.forward(self, x) if mask is None else original(self, x, mask)
+
+    def extract_feat(self: Any, inputs: Any) -> Any:
+        """Extract the features of whole images."""
+        with all_positions_active(inputs):
+            return self.backbone(inputs)
+
+    forward.sees_whole_images = True  # type: ignore[attr-defined]
+    MFFViT.forward = forward
+    SparK.extract_feat = extract_feat
+
+
+@contextmanager
+def all_positions_active(images: Any) -> Iterator[None]:
+    """Let a sparse backbone (SparK) see whole images; afterwards its mask is as before.
+
+    Args:
+        images: Images, ``(B, C, H, W)``.
+    """
+    import torch
+    from mmpretrain.models.utils.sparse_modules import SparseHelper
+
+    before = SparseHelper._cur_active
+    SparseHelper._cur_active = images.new_ones(len(images), 1, 1, 1, dtype=torch.bool)
+    try:
+        yield
+    finally:
+        SparseHelper._cur_active = before
 
 
 def prepare_cpu_distributed(cfg: Any) -> None:

@@ -108,6 +108,8 @@ def main() -> None:
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     config.model.backbone.pop('init_cfg', None)
+    # Only the loss needs it, and some are downloaded when they are built (EVA, MILAN).
+    config.model.pop('target_generator', None)
     model = revert_sync_batchnorm(MODELS.build(config.model)).to(get_device())
     loaders = [build_loader(config[name], seed=0) for name in ('knn_bank', split)]
     rows = []

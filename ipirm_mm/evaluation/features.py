@@ -94,10 +94,10 @@ def extract_features(
         # random numbers of the training must not depend on how often features are extracted.
         with torch.random.fork_rng(devices=[]), ProgressBar(description) as bar:
             for number, data in enumerate(dataloader):
-                data = model.data_preprocessor(_stacked(data), False)
-                inputs = data['inputs']
-                inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
-                views.append([project(images) for images in inputs])
+                batches_of_views = _one_view_each(_stacked(data))
+                prepared = [model.data_preprocessor(view, False) for view in batches_of_views]
+                views.append([project(view['inputs']) for view in prepared])
+                data = prepared[0]
                 for sample in data['data_samples']:
                     known['sample_idx'].append(_image_of(sample))
                     known['gt_label'].append(_label_of(sample))
@@ -159,6 +159,13 @@ def _stacked(data: dict[str, Any]) -> dict[str, Any]:
             'the images of a batch have different sizes: put a transform that gives all the same '
             'size (Resize, CenterCrop) into the pipeline'
         ) from error
+
+
+def _one_view_each(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Batches of one view: preprocessors of image and target normalize two views differently."""
+    views = data['inputs']
+    views = views if isinstance(views, (list, tuple)) else [views]
+    return [{**data, 'inputs': view} for view in views]
 
 
 def _image_of(sample: Any) -> int:

@@ -21,6 +21,7 @@ from ..utils import (
     pooled_feature,
     run_wrapped_classifier,
     score_kind,
+    whole_images,
 )
 from .recorders import OutputRecorder, PreActivationRecorder, Recording, Stage
 
@@ -73,7 +74,8 @@ def collect_outputs(
         if isinstance(network, (TimmClassifier, HuggingFaceClassifier)):
             outputs.logits, outputs.feature = run_wrapped_classifier(network, inputs)
         elif isinstance(network, ImageClassifier):
-            features = network.extract_feat(inputs)
+            with whole_images(network, inputs):
+                features = network.extract_feat(inputs)
             if network.with_head:
                 output = network.head(features)
                 outputs.logits = head_logits(network.head, output)

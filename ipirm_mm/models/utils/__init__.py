@@ -13,7 +13,7 @@ from .gather import gather_batch
 from .head_logits import SCORE_KINDS, describe_output, head_logits, score_kind
 from .input_shapes import candidate_channels, candidate_sizes, input_channels
 from .label_rules import LabelRule, is_distribution, label_rule, merge_samples, stack_scores
-from .pooling import pool_last, pooled_feature, run_wrapped_classifier
+from .pooling import pool_last, pooled_feature, run_wrapped_classifier, whole_images
 from .sample_indices import sample_indices
 from .weights import CheckedPretrained, load_weights
 
@@ -45,4 +45,5 @@ __all__ = [
     'say_unknown',
     'score_kind',
     'stack_scores',
+    'whole_images',
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +20,9 @@ from mmpretrain.models import (
     TIMMBackbone,
     TimmClassifier,
 )
-from mmpretrain.models.utils.sparse_modules import SparseHelper
 from torch import Tensor, nn
 
+from ipirm_mm.compat import all_positions_active
 from ipirm_mm.errors import UserError
 
 # Backbones of MMPretrain whose token features are (B, C, L): channels before positions.
@@ -29,6 +30,10 @@ _CHANNELS_FIRST = (MlpMixer, EfficientFormer)
 # Entries of dict outputs that are the pooled feature, in the order in which they are tried:
 # Hugging Face's encoders, DINOv2's and other dicts of timm.
 _POOLED_ENTRIES = ('pooler_output', 'x_norm_clstoken')
+
+# Names of the argument by which backbones for masked image modeling take a mask, or what it is
+# drawn by (MILAN). None stands for the whole image.
+_MASKS = ('mask', 'importance')
 
 
 class LogitsAndFeature(NamedTuple):
@@ -64,25 +69,34 @@ def pooled_feature(model: Any, images: Tensor) -> Tensor:
             f'{type(model).__name__} gives no features: it has no extract_feat. Use a classifier '
             'or a self-supervised algorithm'
         )
-    if isinstance(getattr(model, 'backbone', None), (SparseResNet, SparseConvNeXt)):
-        with _all_positions_active(images):
-            return pool_last(model.extract_feat(images), model)
-    return pool_last(model.extract_feat(images), model)
+    with whole_images(model, images):
+        return pool_last(model.extract_feat(images), model)
 
 
 @contextmanager
-def _all_positions_active(images: Tensor) -> Iterator[None]:
-    """Let a sparse backbone (SparK) see whole images.
+def whole_images(model: Any, images: Tensor) -> Iterator[None]:
+    """Let the backbone of a model see whole images, also one for masked image modeling.
 
-    Fault bridged: MMPretrain keeps the mask of the last training batch in a global variable.
-    Before the first batch SparK cannot encode an image; later it encodes what the mask leaves.
+    Such a backbone draws a mask, or wants one, unless it is told otherwise. Its own algorithm does
+    so in ``extract_feat``, but a classifier does not.
+
+    Args:
+        model: The model.
+        images: Images, ``(B, C, H, W)``.
     """
-    before = SparseHelper._cur_active
-    SparseHelper._cur_active = images.new_ones(len(images), 1, 1, 1, dtype=torch.bool)
-    try:
+    backbone = getattr(model, 'backbone', None)
+    with ExitStack() as stack:
+        if isinstance(backbone, (SparseResNet, SparseConvNeXt)):
+            stack.enter_context(all_positions_active(images))
+        elif isinstance(backbone, nn.Module):
+            parameters = inspect.signature(backbone.forward).parameters
+            name = next((name for name in _MASKS if name in parameters), None)
+            if name is not None:
+                handle = backbone.register_forward_pre_hook(
+                    lambda module, args, kwargs: (args[:1], {name: None}), with_kwargs=True
+                )
+                stack.callback(handle.remove)
         yield
-    finally:
-        SparseHelper._cur_active = before
 
 
 def pool_last(features: Any, model: Any) -> Tensor:
@@ -113,9 +127,11 @@ def pool_last(features: Any, model: Any) -> Tensor:
         feature = _entry(feature, source)
     if isinstance(feature, (list, tuple)):
         return _pool_parts(list(feature), source)
-    if not isinstance(feature, Tensor):
+    if not isinstance(feature, Tensor) or not feature.is_floating_point():
+        kind = feature.dtype if isinstance(feature, Tensor) else type(feature).__name__
         raise UserError(
-            f'{type(source).__name__} gives a {type(feature).__name__} instead of features'
+            f'{type(source).__name__} gives {kind} instead of features: let extract_feat return '
+            'those of the whole image (of masked image modeling, without a mask)'
         )
     return _pool_tensor(feature, source)
 
