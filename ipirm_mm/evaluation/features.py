@@ -13,6 +13,7 @@ from mmengine.dist import all_gather, get_world_size
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from mmpretrain.models.utils import TwoNormDataPreprocessor
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -94,11 +95,9 @@ def extract_features(
         # random numbers of the training must not depend on how often features are extracted.
         with torch.random.fork_rng(devices=[]), ProgressBar(description) as bar:
             for number, data in enumerate(dataloader):
-                batches_of_views = _one_view_each(_stacked(data))
-                prepared = [model.data_preprocessor(view, False) for view in batches_of_views]
-                views.append([project(view['inputs']) for view in prepared])
-                data = prepared[0]
-                for sample in data['data_samples']:
+                inputs, samples = _prepare(model.data_preprocessor, _stacked(data))
+                views.append([project(images) for images in inputs])
+                for sample in samples:
                     known['sample_idx'].append(_image_of(sample))
                     known['gt_label'].append(_label_of(sample))
                     known['factor'].append(sample.get('factor'))
@@ -161,11 +160,17 @@ def _stacked(data: dict[str, Any]) -> dict[str, Any]:
         ) from error
 
 
-def _one_view_each(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Batches of one view: preprocessors of image and target normalize two views differently."""
+def _prepare(preprocessor: Any, data: dict[str, Any]) -> tuple[list[Tensor], list[Any]]:
+    """Prepare a batch: its views, and its samples."""
     views = data['inputs']
-    views = views if isinstance(views, (list, tuple)) else [views]
-    return [{**data, 'inputs': view} for view in views]
+    if isinstance(preprocessor, TwoNormDataPreprocessor) and isinstance(views, (list, tuple)):
+        # To it the second of two is the target, which is normalized differently.
+        prepared = [preprocessor({**data, 'inputs': view}, False) for view in views]
+        return [batch['inputs'] for batch in prepared], prepared[0]['data_samples']
+    data = preprocessor(data, False)
+    inputs = data['inputs']
+    inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    return inputs, data['data_samples']
 
 
 def _image_of(sample: Any) -> int:

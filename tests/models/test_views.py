@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
-from helpers import ROOT
+from helpers import ROOT, checkpoint, losses, partitions, train_stage_one
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmpretrain.datasets import RandomResizedCrop
@@ -257,3 +257,27 @@ def test_batches_that_do_not_fit_are_refused():
         ours(batch([images] * 3, range(2)), True)
     with pytest.raises(UserError, match='with images of several sizes'):
         ours(batch([images[0], images[1, :, :9]], range(2)), True)
+
+
+def test_training_with_batched_views(tmp_path):
+    """A resumed run ends like an uninterrupted one; the partition sees two views as well."""
+    config = tmp_path / 'batched.py'
+    config.write_text(f"""
+_base_ = ['{ROOT}/configs/quickstart/ipirm_simclr.py']
+data_preprocessor = dict(
+    _delete_=True, type='BatchedViews', mean=[73.0] * 3, std=[90.0] * 3, to_rgb=True,
+    transforms=[_base_.view_pipeline])
+train_pipeline = [
+    _base_.tint, dict(type='PackWithSeed', meta_keys=('sample_idx', 'factor', 'img_path'))]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+""")
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    options = ['partition_hook.interval=1', 'train_cfg.max_epochs=3']
+    train_stage_one(whole, *options, config=config)
+    train_stage_one(parts, *options[:1], 'train_cfg.max_epochs=2', config=config)
+    train_stage_one(parts, *options, config=config, arguments=['--resume'])
+    assert losses(whole) == losses(parts) and len(losses(whole)) > 2
+    one, other = (checkpoint(folder, 3)['state_dict'] for folder in (whole, parts))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    assert len(partitions(whole, 3)) == 1
+    assert not any('data_preprocessor' in key for key in one)
