@@ -115,7 +115,7 @@ def teacher(tmp_path_factory):
     return path
 
 
-def write_config(path, stage, name, loop, world, teacher, **more):
+def write_config(path, stage, name, loop, world, teacher):
     """Write the config of a run; a global batch has four images, from one process or from two."""
     loop_cfg, sampler = LOOPS[loop]
     by_epoch = loop_cfg['by_epoch']
@@ -143,7 +143,6 @@ def write_config(path, stage, name, loop, world, teacher, **more):
         train_dataloader=loader,
         train_cfg=loop_cfg,
         custom_hooks=[*hooks, dict(type='WatchRanksHook')],
-        **more,
     )
     text = CONFIG + ''.join(f'{key} = {value!r}\n' for key, value in settings.items())
     half = 2 if by_epoch else 4
@@ -260,6 +259,87 @@ def test_wrappers(tmp_path, teacher, stage, name, loop):
                 assert mean == pytest.approx(value, rel=1e-9), (step, key)
         for key, value in one['state'].items():
             torch.testing.assert_close(two[0]['state'][key], value, rtol=1e-8, atol=1e-10)
+
+
+# MMEngine's options, by name: the processes, whether the result stays what it is without, options.
+OPTIONS = dict(
+    accumulated_1=(1, False, dict(accumulative_counts=2)),
+    accumulated_2=(2, False, dict(accumulative_counts=2)),
+    unused_2=(2, True, dict(find_unused_parameters=True)),
+    compiled=(1, True, dict(backend='aot_eager')),
+)
+WRITTEN = dict(
+    accumulative_counts='optim_wrapper.accumulative_counts',
+    find_unused_parameters='model_wrapper_cfg.find_unused_parameters',
+    backend='compile.backend',
+)
+
+
+@pytest.mark.parametrize('stage', VIEWS)
+def test_options_of_mmengine(tmp_path, teacher, stage):
+    """Gradients are accumulated on two processes as on one; what only costs time changes nothing."""
+    states = {}
+    for name, (world, _, options) in dict(plain=(1, True, {}), **OPTIONS).items():
+        config = write_config(tmp_path / f'{name}.py', stage, 'plain', 'epochs', world, teacher)
+        given = [f'{WRITTEN[key]}={value}' for key, value in options.items()]
+        if 'find_unused_parameters' in options:
+            given.append('model_wrapper_cfg.type=MMDistributedDataParallel')
+        arguments = ('--cfg-options', 'train_cfg.max_epochs=2', *given)
+        train(config, tmp_path / name, world, *arguments)
+        ranks = [watched(tmp_path / name / f'rank{rank}_0.pth') for rank in range(world)]
+        for rank in ranks:
+            same_bits(ranks[0]['state'], rank['state'])
+        states[name] = ranks[0]['state']
+        if stage == 'stage2':  # of each of the eight batches, whenever a step is made
+            assert int(states[name]['distill_losses.1.steps']) == 8
+    for name, (_, same, _) in OPTIONS.items():
+        expected = states['plain' if same else 'accumulated_1']
+        for key, value in expected.items():
+            torch.testing.assert_close(states[name][key], value, rtol=1e-8, atol=1e-10, msg=key)
+    weight = 'backbone.layers.0.conv.weight'
+    assert not torch.allclose(states['plain'][weight], states['accumulated_1'][weight], rtol=1e-4)
+
+
+def test_a_resume_between_accumulated_gradients_says_what_is_lost(tmp_path):
+    """MMEngine does not save gradients; after each second iteration none are waiting."""
+    for interval in (3, 4):
+        path = tmp_path / str(interval)
+        path.mkdir()
+        config = write_config(path / 'run.py', 'stage1', 'plain', 'iterations', 1, None)
+        options = f'default_hooks.checkpoint.interval={interval}', 'train_cfg.max_iters=6'
+        options = ('--cfg-options', 'optim_wrapper.accumulative_counts=2', *options)
+        given = (config, '--work-dir', path / 'run')
+        run_tool('tools/train.py', *given, *options)
+        half = path / 'run' / f'iter_{interval}.pth'
+        whole = watched(path / 'run' / 'rank0_0.pth')['state']
+        again = run_tool('tools/train.py', *given, '--resume', half, *options)
+        resumed = watched(path / 'run' / f'rank0_{interval}.pth')['state']
+        said = 'saved after 3 iterations, 1 after the last step' in again.stdout + again.stderr
+        same = all(torch.equal(whole[key], resumed[key]) for key in whole)
+        assert (said, same) == ((True, False) if interval == 3 else (False, True))
+
+
+def test_ofd_with_unused_parameters(tmp_path):
+    """Connectors, which stand beside the student's forward pass, get their gradients."""
+    torch.manual_seed(0)
+    net = dict(NET, backbone=dict(NET['backbone'], norm_cfg=dict(type='BN')))
+    weights = MODELS.build(dict(type='ImageClassifier', **net)).state_dict()
+    torch.save(dict(state_dict=weights), tmp_path / 'teacher.pth')
+    config = write_config(
+        tmp_path / 'run.py', 'stage2', 'plain', 'epochs', 2, tmp_path / 'teacher.pth'
+    )
+    changes = dict(distill_losses=[dict(type='OFD', kappa=10)], backbone=net['backbone'])
+    text = config.read_text() + f'model.update({changes!r})\n'
+    text += "model['teacher']['model'].update(backbone=model['backbone'])\n"
+    config.write_text(text + 'del custom_hooks[0]\n')
+    states = []
+    for options in ((), ('model_wrapper_cfg.find_unused_parameters=True',)):
+        options = ('model_wrapper_cfg.type=MMDistributedDataParallel', *options)
+        work_dir = tmp_path / str(len(states))
+        train(config, work_dir, 2, '--cfg-options', 'train_cfg.max_epochs=2', *options)
+        states.append(torch.load(work_dir / 'epoch_2.pth', weights_only=True)['state_dict'])
+    same_bits(*states)
+    assert not states[0]['distill_losses.0.connectors.0.1.bias'].eq(0).all()
 
 
 BALANCED = dict(kind='ClassBalancedDataset', oversample_thr=0.5)

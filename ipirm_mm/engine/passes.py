@@ -162,6 +162,26 @@ def check_steps(runner: Runner) -> None:
     check_end(done, end, name)
 
 
+def say_lost_gradients(runner: Runner) -> None:
+    """Warn if a run is resumed between two steps of an optimizer that accumulates gradients.
+
+    Fault: MMEngine's checkpoints do not have the gradients of ``accumulative_counts`` that wait
+    for their step, and the first step after a resume goes on without them.
+
+    Args:
+        runner: The runner, about to train.
+    """
+    counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    lost = runner.iter % counts
+    if lost:
+        runner.logger.warning(
+            f'The checkpoint was saved after {runner.iter} iterations, {lost} after the last step '
+            f'of optim_wrapper.accumulative_counts={counts}: their gradients are lost, and the '
+            f'run will not be that without an interruption. Save after a multiple of {counts} '
+            'iterations'
+        )
+
+
 def check_end(done: int, end: int, name: str) -> None:
     """Check that a training has not reached its end before it begins.
 
