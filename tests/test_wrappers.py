@@ -173,7 +173,7 @@ def same_bits(one, two):
         assert torch.equal(value, two[key]), key
 
 
-def whole_and_resumed(path, config, loop, world, resume=True):
+def whole_and_resumed(path, config, loop, world):
     """Train, and train again from the checkpoint half way, which changes nothing at all."""
     unit, last = ('epoch', 4) if LOOPS[loop][0]['by_epoch'] else ('iter', 8)
     train(config, path / 'whole', world)
@@ -182,15 +182,14 @@ def whole_and_resumed(path, config, loop, world, resume=True):
     for whole in ranks:
         # All ranks hold what the first has saved: weights, partitions, memories, counts.
         same_bits(saved, whole['state'])
-    if resume:
-        train(config, path / 'half', world, '--resume', path / 'whole' / f'{unit}_{last // 2}.pth')
-        for rank, whole in enumerate(ranks):
-            (file,) = (path / 'half').glob(f'rank{rank}_*.pth')
-            again, start = watched(file), int(file.stem.split('_')[1])
-            assert 0 < start == len(whole['seen']) // 2
-            for key in ('seen', 'losses'):
-                assert whole[key][start:] == again[key]
-            same_bits(saved, again['state'])
+    train(config, path / 'half', world, '--resume', path / 'whole' / f'{unit}_{last // 2}.pth')
+    for rank, whole in enumerate(ranks):
+        (file,) = (path / 'half').glob(f'rank{rank}_*.pth')
+        again, start = watched(file), int(file.stem.split('_')[1])
+        assert 0 < start == len(whole['seen']) // 2
+        for key in ('seen', 'losses'):
+            assert whole[key][start:] == again[key]
+        same_bits(saved, again['state'])
     return ranks
 
 
@@ -224,13 +223,13 @@ def test_wrappers(tmp_path, teacher, stage, name, loop):
     """Both processes together see, learn and save what one process does, and each resumes."""
     _, num_images, items = DATA_SETS[name]
     runs = []
-    for world in (1, 2):
+    # Two processes once for each wrapper and loop.
+    both = (stage == 'stage1') == LOOPS[loop][0]['by_epoch']
+    for world in (1, 2) if both else (1,):
         path = tmp_path / str(world)
         path.mkdir()
         config = write_config(path / 'run.py', stage, name, loop, world, teacher)
-        # Two processes are resumed once for each wrapper and loop.
-        resume = world == 1 or (stage == 'stage1') == (loop == 'epochs')
-        ranks = whole_and_resumed(path, config, loop, world, resume)
+        ranks = whole_and_resumed(path, config, loop, world)
         numbers = check_images(path, stage, ranks, num_images)
         if loop == 'epochs':
             assert len(numbers) == num_images
@@ -246,6 +245,8 @@ def test_wrappers(tmp_path, teacher, stage, name, loop):
             assert len(views) == 16 and len({number for number, _, _ in views}) == 6
             assert len(set(views)) == 16
         runs.append(ranks)
+    if not both:
+        return
     (one,), two = runs
     if items % 2 == 0 or loop == 'iterations':  # else a process gets an image twice
         # Rows of the ranks are interleaved, as in the batch of one process.
@@ -266,7 +267,7 @@ OPTIONS = dict(
     accumulated_1=(1, False, dict(accumulative_counts=2)),
     accumulated_2=(2, False, dict(accumulative_counts=2)),
     unused_2=(2, True, dict(find_unused_parameters=True)),
-    compiled=(1, True, dict(backend='aot_eager')),
+    compiled=(1, True, dict(backend='eager')),
 )
 WRITTEN = dict(
     accumulative_counts='optim_wrapper.accumulative_counts',
@@ -301,22 +302,17 @@ def test_options_of_mmengine(tmp_path, teacher, stage):
 
 
 def test_a_resume_between_accumulated_gradients_says_what_is_lost(tmp_path):
-    """MMEngine does not save gradients; after each second iteration none are waiting."""
-    for interval in (3, 4):
-        path = tmp_path / str(interval)
-        path.mkdir()
-        config = write_config(path / 'run.py', 'stage1', 'plain', 'iterations', 1, None)
-        options = f'default_hooks.checkpoint.interval={interval}', 'train_cfg.max_iters=6'
-        options = ('--cfg-options', 'optim_wrapper.accumulative_counts=2', *options)
-        given = (config, '--work-dir', path / 'run')
-        run_tool('tools/train.py', *given, *options)
-        half = path / 'run' / f'iter_{interval}.pth'
-        whole = watched(path / 'run' / 'rank0_0.pth')['state']
-        again = run_tool('tools/train.py', *given, '--resume', half, *options)
-        resumed = watched(path / 'run' / f'rank0_{interval}.pth')['state']
-        said = 'saved after 3 iterations, 1 after the last step' in again.stdout + again.stderr
-        same = all(torch.equal(whole[key], resumed[key]) for key in whole)
-        assert (said, same) == ((True, False) if interval == 3 else (False, True))
+    """MMEngine does not save gradients, so that the weights differ from there on."""
+    config = write_config(tmp_path / 'run.py', 'stage1', 'plain', 'iterations', 1, None)
+    options = 'default_hooks.checkpoint.interval=3', 'train_cfg.max_iters=6'
+    options = ('--cfg-options', 'optim_wrapper.accumulative_counts=2', *options)
+    given = (config, '--work-dir', tmp_path / 'run')
+    run_tool('tools/train.py', *given, *options)
+    whole = watched(tmp_path / 'run' / 'rank0_0.pth')['state']
+    again = run_tool('tools/train.py', *given, '--resume', tmp_path / 'run/iter_3.pth', *options)
+    resumed = watched(tmp_path / 'run' / 'rank0_3.pth')['state']
+    assert 'saved after 3 iterations, 1 after the last step' in again.stdout + again.stderr
+    assert any(not torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_ofd_with_unused_parameters(tmp_path):
