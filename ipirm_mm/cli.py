@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import pickle
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from .compat import prepare_cpu_distributed
 from .engine import CheckClassesHook, check_end, no_step_message
 from .errors import UserError
+from .explain import find_user_error
 from .models.tta import CROPS, VIEW_POLICIES
 from .resources import find_config
 from .utils import check_checkpoint, with_names
@@ -309,7 +309,7 @@ def run(main: Callable[[], None]) -> None:
         main()
         _end_distributed()
     except Exception as error:
-        user_error = _find_user_error(error)
+        user_error = find_user_error(error)
         if user_error is None or os.environ.get('IPIRM_TRACEBACK') == '1':
             traceback.print_exc()
         else:
@@ -331,51 +331,6 @@ def _end_distributed() -> None:
         distributed.barrier()  # no rank leaves while another still communicates
         gc.collect()  # reference cycles of the runner, in which DDP holds the group
         distributed.destroy_process_group()
-
-
-def _find_user_error(error: BaseException | None) -> str | None:
-    """The sentence for the user in a chain of exceptions; None if there is none."""
-    first = error
-    while error is not None:
-        if isinstance(error, UserError):
-            # An error from a worker process has the worker's traceback before the sentence.
-            text = str(error)
-            marker = f'{UserError.__name__}: '
-            return text.rsplit(marker, 1)[-1].strip() if 'Traceback' in text else text
-        error = error.__cause__ or error.__context__
-    if isinstance(first, FileNotFoundError):
-        return f'a file or folder is missing: {first}'
-    if isinstance(first, (pickle.UnpicklingError, EOFError)):
-        # Keep torch's reason, not its advice weights_only=False, which lets a file run code.
-        reason = str(first).rsplit('WeightsUnpickler error:', 1)[-1].strip()
-        reason = (reason or type(first).__name__).splitlines()[0]
-        return f'a checkpoint cannot be read, or holds types that could run code: {reason}'
-    return _config_error(first)
-
-
-def _config_error(error: BaseException | None) -> str | None:
-    """The sentence for a mistake in a config that MMEngine found while it read or built it."""
-    if error is None:
-        return None
-    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-    text = ' '.join(str(error.args[0] if error.args else error).split())
-    where = Path(frames[-1].co_filename).parts[-3:] if frames else ()
-    if isinstance(error, (KeyError, AttributeError)):
-        if where == ('mmengine', 'config', 'config.py'):
-            key = text.rsplit(' ', 1)[-1].strip("'")
-            return f'the config has no {key}: add it, or inherit from a config that has it'
-        if ' registry' in text and where[:2] == ('mmengine', 'registry'):
-            return f'a type in the config is not known: {text.split(". ", 1)[0]}'
-    if isinstance(error, TypeError) and any(c.co_name == 'build_from_cfg' for c in frames):
-        wrong = (
-            'unexpected keyword argument',
-            'required positional argument',
-            'required keyword-only argument',
-            'multiple values for',
-        )
-        if any(words in text for words in wrong):
-            return f'the config does not fit a class: {text.replace(".__init__()", "")}'
-    return None
 
 
 def _leave(status: int) -> None:

@@ -3,7 +3,14 @@
 from .array_dataset import ArrayDataset
 from .binary_images import STL10, CIFAR100Binary
 from .fashion_mnist import FashionMNIST50
-from .indices import ImageNumbers, SeenIndex, UniqueImages, number_images, seeded_transforms
+from .indices import (
+    ImageNumbers,
+    SeenIndex,
+    UniqueImages,
+    check_slice,
+    number_images,
+    seeded_transforms,
+)
 from .labels import one_class, why_not_one_class
 from .transforms import (
     CROPS,
@@ -51,6 +58,7 @@ __all__ = [
     'TintByFactor',
     'UniqueImages',
     'VIPriors',
+    'check_slice',
     'is_image',
     'number_images',
     'one_class',

@@ -13,6 +13,8 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 from ipirm_mm.errors import UserError
 
+# What MMEngine's loaders make of a data set for num_batch_per_epoch: its first items.
+_SLICED = '_SlicedDataset'
 _WRAPPED = ('dataset', 'datasets', '_dataset')
 # What an attribute of that name may be other than a data set.
 _PLAIN = (str, bytes, list, tuple, dict, np.ndarray, torch.Tensor)
@@ -85,7 +87,7 @@ def _trace(dataset: Any, unknown: list[str]) -> _Trace:
     name = type(dataset).__name__
     if name == 'KFoldDataset':  # its inner data set is the fold
         return _trace(dataset.dataset, unknown)
-    if name == '_SlicedDataset':  # num_batch_per_epoch of MMEngine's loaders
+    if name == _SLICED:
         return _trace(dataset._dataset, unknown).take(slice(len(dataset)))
     if not isinstance(dataset, BaseDataset) and len(list(inner_datasets(dataset))) > 1:
         unknown.append(name)
@@ -110,8 +112,9 @@ class ImageNumbers:
 
     An image is one item of an innermost data set. The images of a ``ConcatDataset`` are numbered
     part after part; repetitions (``RepeatDataset``, ``ClassBalancedDataset``) show the same image;
-    a ``KFoldDataset`` has the images of its fold. In a plain data set an image's number is its
-    index. A data set that is no data set of MMEngine has one image per index.
+    a ``KFoldDataset`` has the images of its fold, and a loader with ``num_batch_per_epoch`` the
+    first ones. In a plain data set an image's number is its index. A data set that is no data set
+    of MMEngine has one image per index.
 
     Args:
         dataset: The outermost data set.
@@ -227,6 +230,23 @@ class _Loader:
         return data
 
 
+def check_slice(dataset: Any) -> None:
+    """Check that a data set has the images that ``num_batch_per_epoch`` takes of it.
+
+    Raises:
+        UserError: If it has fewer; MMEngine would fail at the first index that is not there.
+    """
+    if type(dataset).__name__ != _SLICED:
+        return
+    wanted, there = len(dataset), len(dataset._dataset)
+    if wanted > there:
+        raise UserError(
+            f'num_batch_per_epoch takes the first {wanted} items of the data set (batches times '
+            f'batch_size times processes), but it has {there}: lower num_batch_per_epoch or '
+            'batch_size, or leave it out'
+        )
+
+
 def number_images(dataset: Any) -> ImageNumbers:
     """Number the images of a data set, and let data loaders say which image they load.
 
@@ -240,7 +260,7 @@ def number_images(dataset: Any) -> ImageNumbers:
         The numbers.
 
     Raises:
-        UserError: If the data set has no indices.
+        UserError: If the data set has no indices, or not those that ``num_batch_per_epoch`` takes.
     """
     if isinstance(dataset, UniqueImages):
         return dataset.numbers
@@ -252,6 +272,7 @@ def number_images(dataset: Any) -> ImageNumbers:
         )
     loader = vars(dataset).get('__getitems__')
     if not isinstance(loader, _Loader) or loader.dataset is not dataset:
+        check_slice(dataset)
         loader = dataset.__getitems__ = _Loader(dataset)
     return loader.numbers
 

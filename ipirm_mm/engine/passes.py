@@ -12,7 +12,13 @@ from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import DataLoader
 
-from ipirm_mm.datasets import ImageNumbers, SeenIndex, number_images, seeded_transforms
+from ipirm_mm.datasets import (
+    ImageNumbers,
+    SeenIndex,
+    check_slice,
+    number_images,
+    seeded_transforms,
+)
 from ipirm_mm.errors import UserError
 
 
@@ -129,17 +135,24 @@ def broadcast_epoch(runner: Runner, draw: int = 0) -> None:
 
 
 def check_steps(runner: Runner) -> None:
-    """Check that a training that is about to begin makes at least one step.
+    """Check that a training that is about to begin makes at least one step, and ends.
 
     Raises:
-        UserError: If it makes none.
+        UserError: If it makes none, or an epoch would never end.
     """
     loop = runner.train_loop
     loader = loop.dataloader
+    if isinstance(_sampler(loader), InfiniteSampler) and not counts_iterations(runner):
+        raise UserError(
+            'the first epoch would never end: train_dataloader.sampler is InfiniteSampler, which '
+            'gives images without end, and train_cfg counts epochs: use DefaultSampler, or '
+            'train_cfg=dict(by_epoch=False, max_iters=...)'
+        )
+    check_slice(loader.dataset)
     message = no_step_message(
         len(loader.dataset), loader.batch_size, loader.drop_last, get_world_size()
     )
-    endless = isinstance(_sampler(loader), InfiniteSampler) and counts_iterations(runner)
+    endless = isinstance(_sampler(loader), InfiniteSampler)
     if len(loader.dataset) == 0 or (len(loader) == 0 and not endless):
         raise UserError(message or 'train_dataloader gives no batch: nothing would be trained')
     if counts_iterations(runner):
@@ -147,6 +160,26 @@ def check_steps(runner: Runner) -> None:
     else:
         done, end, name = loop.epoch, loop.max_epochs, 'max_epochs'
     check_end(done, end, name)
+
+
+def say_lost_gradients(runner: Runner) -> None:
+    """Warn if a run is resumed between two steps of an optimizer that accumulates gradients.
+
+    Fault: MMEngine's checkpoints do not have the gradients of ``accumulative_counts`` that wait
+    for their step, and the first step after a resume goes on without them.
+
+    Args:
+        runner: The runner, about to train.
+    """
+    counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    lost = runner.iter % counts
+    if lost:
+        runner.logger.warning(
+            f'The checkpoint was saved after {runner.iter} iterations, {lost} after the last step '
+            f'of optim_wrapper.accumulative_counts={counts}: their gradients are lost, and the '
+            f'run will not be that without an interruption. Save after a multiple of {counts} '
+            'iterations'
+        )
 
 
 def check_end(done: int, end: int, name: str) -> None:

@@ -57,12 +57,27 @@ class SampleImages:
     def __getitem__(self, index: int) -> np.ndarray:
         """The image, ``(H, W, 3)`` uint8 RGB; black if the pipeline rejects it."""
         image = self.record(index).get('img', np.zeros((1, 1, 3), np.uint8))
-        if image.ndim == 2:
-            image = image[..., None]
-        if image.shape[-1] != 3:
-            image = np.repeat(image[..., :1], 3, axis=2)
-        image = np.clip(image, 0, 255).astype(np.uint8)
-        return image[..., ::-1].copy()  # BGR, as OpenMMLab loads
+        return _eight_bits(_three_channels(image))[..., ::-1].copy()  # BGR, as OpenMMLab loads
+
+
+def _three_channels(image: np.ndarray) -> np.ndarray:
+    """An image of three channels: a gray one repeated, an alpha channel left out."""
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[-1] in (3, 4):
+        return image[..., :3]
+    return np.repeat(image[..., :1], 3, axis=2)
+
+
+def _eight_bits(image: np.ndarray) -> np.ndarray:
+    """An image of values 0 to 255; stretched if it has others, or floating-point ones up to 1."""
+    if image.dtype == np.uint8:
+        return image
+    image = image.astype(np.float64)
+    least, greatest = image.min(), image.max()
+    if least < 0 or greatest > 255 or greatest <= 1:
+        image = (image - least) * (255 / max(greatest - least, 1e-12))
+    return image.round().astype(np.uint8)
 
 
 def _unpacked(data: dict[str, Any]) -> dict[str, Any]:

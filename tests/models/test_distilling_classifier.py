@@ -294,6 +294,66 @@ def test_a_compiled_model_trains_alike(checkpoint):
             torch.testing.assert_close(one, two, msg=name)
 
 
+def accumulated(model, batches):
+    """The step of size 1 that MMEngine makes after all batches, with ``accumulative_counts``."""
+    optimizer = dict(type='SGD', lr=1.0)
+    wrapper = dict(optimizer=optimizer, accumulative_counts=len(batches))
+    wrapper = build_optim_wrapper(model, dict(type='OptimWrapper', **wrapper))
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    for number, (inputs, samples) in enumerate(batches):
+        same = [torch.equal(value, before[name]) for name, value in model.named_parameters()]
+        assert all(same), f'a step before batch {number}'
+        model.train_step(dict(inputs=inputs, data_samples=samples), wrapper)
+    return {name: before[name] - value.detach() for name, value in model.named_parameters()}
+
+
+SMALL = classifier(dict(type='SmallConvNet', channels=(8, 16)), 16)
+EVERYTHING = [dict(type='LogitKL'), dict(type='FeatureKL'), dict(type='CRD', num_negatives=5)]
+
+
+@pytest.mark.parametrize('losses', [EVERYTHING[:2], EVERYTHING], ids=['KL', 'CRD'])
+def test_gradients_of_half_batches_are_accumulated(tmp_path, losses):
+    """The mean of both; it is that of the whole batch where no memory is between them."""
+    weights = tmp_path / 'teacher.pth'
+    torch.save(randomize(MODELS.build(SMALL), 3).state_dict(), weights)
+    teacher = dict(model=SMALL, checkpoint=str(weights))
+    inputs, samples = batch()
+    halves = [(inputs[:3], samples[:3]), (inputs[3:], samples[3:])]
+
+    def build():
+        model = distiller('', losses, teacher, student=SMALL).double().train()
+        for frozen in model.beside:
+            frozen.double()
+        for loss in model.distill_losses:
+            if isinstance(loss, CRD):
+                loss.allocate(torch.arange(20) % 5)
+        return model
+
+    # double() of the inputs: MMPretrain's preprocessor makes single precision of them.
+    model = build()
+    model.data_preprocessor.forward = lambda data, training=False: {
+        **data,
+        'inputs': data['inputs'].double(),
+    }
+    found = accumulated(model, halves)
+    twin = build()
+    parts = halves if len(losses) == 3 else [(inputs, samples)]
+    for part, labels in parts:
+        loss = total(twin.loss(part.double(), labels))
+        (loss / len(parts)).backward()
+    for name, parameter in twin.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-8, atol=1e-10, msg=name)
+    # Memories are updated after each half, and counted.
+    for (name, one), (_, two) in zip(model.named_buffers(), twin.named_buffers()):
+        torch.testing.assert_close(one, two, msg=name)
+    if len(losses) == 3:
+        crd = model.distill_losses[2]
+        assert int(crd.steps) == 2
+        new = build().distill_losses[2]
+        changed = (crd.memory_student != new.memory_student).any(1)
+        assert changed.nonzero().flatten().tolist() == list(range(6))
+
+
 @pytest.mark.parametrize(
     'stages,numbers', [('all', [0, 1, 2, 3]), ('last', [3]), ([0, 2], [0, 2]), ((1,), [1])]
 )

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
@@ -117,6 +118,26 @@ def test_weight_of_the_penalty_grows_in_equal_steps():
     assert weights == [0, 0, 0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
     head = build(irm_weight=2.0).head
     assert head.current_weight == 2.0
+
+
+def test_gradients_of_half_batches_are_accumulated():
+    """With ``accumulative_counts``: the mean of both, each with negatives of its own half only."""
+    model = build(irm_weight=2.0).double()
+    model.data_preprocessor.forward = lambda data, training=False: data
+    model.partitions.allocate(1, 8)
+    model.partitions.add(torch.tensor([0, 1] * 4))
+    twin = copy.deepcopy(model)
+    options = dict(optimizer=dict(type='SGD', lr=1.0), accumulative_counts=2)
+    wrapper = build_optim_wrapper(model, dict(type='OptimWrapper', **options))
+    views, samples = batch(8)
+    for half in (slice(0, 4), slice(4, 8)):
+        part = [view[half] for view in views]
+        model.train_step(dict(inputs=part, data_samples=samples[half]), wrapper)
+        (twin.loss(part, samples[half])['loss'] / 2).backward()
+    for (name, one), (_, two) in zip(model.named_parameters(), twin.named_parameters()):
+        torch.testing.assert_close(one, two - two.grad, msg=name)
+    for (name, one), (_, two) in zip(model.named_buffers(), twin.named_buffers()):
+        torch.testing.assert_close(one, two, msg=name)
 
 
 def test_a_compiled_model_trains_alike():

@@ -13,6 +13,7 @@ from PIL import Image
 from ipirm_mm.functional import mutual_information, normalized_mutual_information
 from ipirm_mm.partition import PartitionResult
 from ipirm_mm.visualization import (
+    SampleImages,
     Table,
     format_markdown,
     format_table,
@@ -49,6 +50,49 @@ def test_grid_shows_the_images_of_the_subsets(num_subsets):
 def test_grid_of_a_small_and_an_empty_subset():
     assignment = torch.tensor([0] * 10 + [2])
     assert partition_grid(Images(assignment), assignment).shape[0] > 100
+
+
+class Packed:
+    """A data set whose samples are packed already, ``(C, H, W)``."""
+
+    def __init__(self, *images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return dict(inputs=torch.from_numpy(self.images[index]))
+
+
+GRAY = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    'image',
+    [
+        GRAY,
+        np.concatenate((GRAY, 255 - GRAY)),  # with an alpha channel
+        np.repeat(GRAY, 3, axis=0),
+        GRAY.astype(np.float32),
+        GRAY.astype(np.uint16) * 257,
+        GRAY.astype(np.float32) / 255,
+        (GRAY.astype(np.float32) - 73) / 90,
+    ],
+    ids=['gray', 'gray and alpha', 'color', 'float', '16 bits', 'up to 1', 'normalized'],
+)
+def test_gray_images_look_the_same_in_every_format(image):
+    (shown,) = SampleImages(Packed(image))
+    assert shown.dtype == np.uint8
+    np.testing.assert_array_equal(shown, np.repeat(GRAY[0][..., None], 3, axis=2))
+
+
+def test_colors_are_those_of_the_image():
+    color = np.stack((GRAY[0], 255 - GRAY[0], GRAY[0] // 2))
+    for image in (color, np.concatenate((color, GRAY)), color.astype(np.uint16) * 257):
+        (shown,) = SampleImages(Packed(image))
+        np.testing.assert_array_equal(shown, color[::-1].transpose(1, 2, 0))  # BGR
+    assert not SampleImages(Packed(np.zeros((1, 4, 4), np.float32)))[0].any()
 
 
 def test_table():

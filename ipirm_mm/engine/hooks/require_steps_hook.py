@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ..passes import check_steps
+from ..passes import check_steps, say_lost_gradients
 
 
 @HOOKS.register_module()
@@ -23,5 +23,6 @@ class RequireStepsHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Check that there is something to train."""
+        """Check that there is something to train, and that a resume loses no gradients."""
         check_steps(runner)
+        say_lost_gradients(runner)
