@@ -102,7 +102,7 @@ def contrastive_risks(
     num_subsets: int,
     temperature: float = 0.5,
     irm_temperature: float | None = None,
-    penalty: str = 'vector',
+    penalty: str | None = 'vector',
     targets: tuple[Tensor, Tensor] | None = None,
 ) -> SubsetRisks:
     r"""Contrastive loss and invariance penalty of subsets that have one number each.
@@ -122,7 +122,8 @@ def contrastive_risks(
         num_subsets: Number *S* of subsets of all partitions together.
         temperature: Temperature of the loss. Defaults to 0.5 (report).
         irm_temperature: Temperature of the penalty. Defaults to None, which means ``temperature``.
-        penalty: ``'vector'`` or ``'scalar'``. Defaults to ``'vector'``.
+        penalty: ``'vector'`` or ``'scalar'``; None for penalties of zero, which cost nothing.
+            Defaults to ``'vector'``.
         targets: Two views to compare the anchors with, each ``(B, D)``, rows of unit norm. For
             SimSiam these are the projections, without gradient. Defaults to None: the anchors
             themselves.
@@ -134,7 +135,7 @@ def contrastive_risks(
     Raises:
         ValueError: If shapes do not match, or an option has an unknown value.
     """
-    irm_temperature = check_views(z1, z2, temperature, irm_temperature, penalty)
+    irm_temperature = check_views(z1, z2, temperature, irm_temperature, penalty or 'vector')
     if targets is not None and any(target.shape != z1.shape for target in targets):
         raise ValueError(
             f'targets must be two tensors of shape {tuple(z1.shape)}, like the anchors, but have '
@@ -156,20 +157,19 @@ def _contrastive_risks(
     num_subsets: int,
     temperature: float,
     irm_temperature: float,
-    penalty: str,
+    penalty: str | None,
 ) -> SubsetRisks:
     """Risks of ``(2B, D)`` anchors and targets; rows are view 1 of all images, then view 2."""
-    batch, device = len(anchors) // 2, anchors.device
+    batch = len(anchors) // 2
     similarity = anchors @ targets.T  # (2B, 2B)
     positive = (anchors * targets.roll(batch, 0)).sum(1)  # (2B,)
-    image = torch.arange(batch, device=device).repeat(2)
-
-    member = subset_ids[:, :, None] == torch.arange(num_subsets, device=device)  # (P, B, S)
-    size = member.sum((0, 1))  # (S,)
-    member = member.any(0).to(anchors.dtype)  # (B, S), the one-hot of all partitions side by side
+    # (B, S), the one-hot of all partitions side by side.
+    member = anchors.new_zeros(batch, num_subsets).scatter_(1, subset_ids.T, 1.0)
+    size = member.sum(0)  # (S,)
     # 1 / (number of anchors) of the subset. It is 0 without negatives, so that such a subset
     # counts as exactly zero (the code of Wang et al. divides by zero there).
-    subset_weight = torch.where(size >= 2, 0.5 / size.clamp(min=1).to(anchors.dtype), 0.0)
+    subset_weight = (size > 1) / (2 * size).clamp_(min=1)
+    size = size.long()
     anchor_subset = subset_ids.T.repeat(2, 1)  # (2B, P)
     anchor_weight = subset_weight[anchor_subset]  # (2B, P)
 
@@ -188,6 +188,8 @@ def _contrastive_risks(
     log_partition = partition_function.clamp(min=torch.finfo(exp.dtype).tiny).log()
     anchor_loss = log_partition + (shift - positive / temperature)[:, None]
     loss = sum_over_anchors(anchor_weight * anchor_loss)
+    if penalty is None:
+        return SubsetRisks(loss, torch.zeros_like(loss), size)
 
     if irm_temperature != temperature:
         logits, _, exp, exp_positive = exponentials(similarity, positive, irm_temperature)
@@ -211,6 +213,7 @@ def _contrastive_risks(
     # image of rank c for anchors of a higher rank, and the image of rank c + 1 for all other
     # anchors, whose own image is left out. So the column's gradient is the sum of image c over the
     # anchors after it, plus the sum of the next image over the anchors before it.
+    image = torch.arange(batch, device=anchors.device).repeat(2)
     responsibility = anchor_weight / partition_function  # (2B, P)
     by_subset = responsibility.new_zeros(2 * batch, num_subsets).scatter(
         1, anchor_subset, responsibility

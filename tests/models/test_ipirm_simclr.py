@@ -9,6 +9,7 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ipirm_mm  # noqa: F401
 from ipirm_mm.errors import UserError
@@ -67,6 +68,39 @@ def test_without_partition_and_penalty_it_is_mmpretrains_simclr(temperature):
     for (name, mine), (_, other) in zip(ours.named_parameters(), theirs.named_parameters()):
         torch.testing.assert_close(mine.grad, other.grad, rtol=0, atol=1e-6, msg=name)
     assert max(p.grad.abs().max() for p in ours.parameters()) > 1e-3
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that reach the device: all but views of what is there."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if not any(value.alias_info for value in function._schema.returns):
+            self.names.append(function._schema.name)
+        return function(*args, **(kwargs or {}))
+
+
+def operations(num_partitions, num_subsets=2, **head):
+    """Names of the operations of the head's loss and its gradient."""
+    head = build(**head).head
+    views = [torch.randn(32, 8).requires_grad_() for _ in range(2)]
+    assignments = torch.randint(num_subsets, (num_partitions, 32))
+    with Operations() as count:
+        head.loss(views, None, assignments, num_subsets)['loss'].backward()
+    return count.names
+
+
+def test_operations_do_not_grow_with_partitions_and_are_few_before_the_first():
+    """Nothing is penalized before; and no operation makes the host wait for a GPU."""
+    counts = {p: len(operations(p)) for p in (0, 1, 16)}
+    assert counts[1] == counts[16] == len(operations(1, 100))
+    assert counts[0] < 0.5 * counts[1]
+    assert len(operations(0, penalize_batch=True)) > 1.3 * counts[0]
+    waits = ('aten::_local_scalar_dense', 'aten::nonzero', 'aten::item')
+    assert not set(waits) & set(operations(4))
 
 
 @pytest.mark.parametrize('penalty', ['vector', 'scalar'])

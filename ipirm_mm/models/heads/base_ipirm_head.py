@@ -100,6 +100,8 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
         self.penalize_batch = penalize_batch
         self.irm_warmup_epochs = irm_warmup_epochs
         self.irm_rampup_epochs = irm_rampup_epochs
+        #: ``penalty``, or None in a step in which nothing is penalized.
+        self.current_penalty: str | None = penalty
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -175,6 +177,9 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
         offsets = 1 + num_subsets * torch.arange(partitions, device=device)
         trivial = torch.zeros(1, len(anchors[0]), dtype=torch.long, device=device)
         subset_ids = torch.cat((trivial, assignments.to(device, torch.long) + offsets[:, None]))
+        # Before the first partition there may be nothing to penalize.
+        penalized = partitions or self.penalize_batch or self.objective == 'report'
+        self.current_penalty = self.penalty if penalized else None
         risks = self.risks(anchors, targets, subset_ids, 1 + partitions * num_subsets)
         base = self.base_loss(anchors, targets, risks)
         batch_penalty = risks.penalty[0]

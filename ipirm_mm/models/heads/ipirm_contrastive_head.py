@@ -29,7 +29,7 @@ class IPIRMContrastiveHead(BaseIPIRMHead):
             num_subsets,
             self.temperature,
             self.irm_temperature,
-            self.penalty,
+            self.current_penalty,
             targets=targets,
         )
 

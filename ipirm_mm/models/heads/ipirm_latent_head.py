@@ -82,7 +82,7 @@ class IPIRMLatentHead(BaseIPIRMHead):
             num_subsets,
             self.temperature,
             self.irm_temperature,
-            self.penalty,
+            self.current_penalty,
             targets=targets,
         )
 
