@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from ipirm_mm.functional.partition import similarity_block  # noqa: E402
 from ipirm_mm.partition import PartitionResult, PartitionSolver  # noqa: E402
 from ipirm_mm.partition.balance import min_subset_size  # noqa: E402
 from ipirm_mm.partition.cluster_search import ClusterObjective  # noqa: E402
+from ipirm_mm.partition.objective import BlockedObjective, ObjectiveOptions  # noqa: E402
 from ipirm_mm.utils import ProgressBar  # noqa: E402
 from ipirm_mm.visualization import format_table  # noqa: E402
 
@@ -118,11 +120,24 @@ def features(run: Run, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     return extract_features(model, loader, project=model.embed, description='features')
 
 
-def solve(data: dict[str, Any], seed: int, factor: Any = None, **options: Any) -> PartitionResult:
-    z1, z2 = data['features']
-    solver = PartitionSolver(block_size=4000 if len(z1) <= 4000 else 3096, **options)
+def block_size(data: dict[str, Any]) -> int:
+    """Images per block: one block for 4,000 images."""
+    return 4000 if len(data['factor']) <= 4000 else 3096
+
+
+def solve(data: dict[str, Any], seed: int, **options: Any) -> PartitionResult:
+    solver = PartitionSolver(block_size=block_size(data), **options)
     with ProgressBar(options.get('strategy', 'local')) as bar:
-        return solver.solve(z1, z2, seed=seed, factor=factor, progress=bar)
+        return solver.solve(*data['features'], seed=seed, progress=bar)
+
+
+def objectives(
+    data: dict[str, Any], assignments: Sequence[torch.Tensor], seed: int
+) -> list[float]:
+    """Objectives of known partitions on all images, in the same blocks as the solver's."""
+    z1, z2 = (view[None] for view in data['features'])
+    options = ObjectiveOptions(block_size=block_size(data))
+    return BlockedObjective.divide(z1, z2, options, seed).values(assignments)
 
 
 def semantic_splits(data: dict[str, Any]) -> list[tuple[str, torch.Tensor]]:
@@ -149,12 +164,9 @@ def semantic_splits(data: dict[str, Any]) -> list[tuple[str, torch.Tensor]]:
 def best_of(
     data: dict[str, Any], splits: list[tuple[str, torch.Tensor]], seed: int
 ) -> tuple[float, str]:
-    """Highest objective of some splits on all images, in the same blocks as the solver's."""
-    values = [
-        (solve(data, seed, factor=split, strategy='factor').objective, name)
-        for name, split in splits
-    ]
-    return max(values)
+    """Highest objective of some splits."""
+    values = objectives(data, [split for _, split in splits], seed)
+    return max(zip(values, (name for name, _ in splits)))
 
 
 def table_row(seed: int, data: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
@@ -166,7 +178,9 @@ def table_row(seed: int, data: dict[str, Any], args: argparse.Namespace) -> dict
         row[f'{name}_seconds'] = f'{result.seconds:.0f}'
         row[f'{name}_sizes'] = '/'.join(map(str, result.sizes))
 
-    add('random', solve(data, seed, strategy='random'))
+    random = solve(data, seed, strategy='random')
+    (random.objective,) = objectives(data, [random.assignment], seed)
+    add('random', random)
     splits = semantic_splits(data)
     images = len(data['factor'])
     allowed = [
@@ -182,9 +196,8 @@ def table_row(seed: int, data: dict[str, Any], args: argparse.Namespace) -> dict
     if args.authors_seeds is None or seed in args.authors_seeds:
         z1, z2 = data['features']
         found = PartitionSolver(strategy='authors').solve(z1, z2, seed=seed)
-        result = solve(data, seed, factor=found.assignment, strategy='factor')
-        result.seconds = found.seconds
-        add('authors', result)
+        (found.objective,) = objectives(data, [found.assignment], seed)
+        add('authors', found)
     return row
 
 

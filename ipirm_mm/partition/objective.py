@@ -21,6 +21,8 @@ from .balance import min_subset_size
 # Memory limit of the cached similarities, in bytes. Computing the similarities of a block takes
 # as long as ten evaluations of its objective.
 _CACHE_BYTES = 2 * 2**30
+# Blocks on which the objective of a partition is estimated that was found without it.
+_ESTIMATED_BLOCKS = 8
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,28 @@ class BlockedObjective:
                 risks = [block_objective(s, w[images], options.irm_weight) for s in similarities]
                 values[place] += share * float(sum(risks))
         return values
+
+    def estimate(self, assignment: Tensor) -> float:
+        """Objective of a hard partition on the first eight blocks, for the log.
+
+        Blocks are random, so that these stand for all. The balance term counts all images.
+        Similarities are not kept.
+
+        Args:
+            assignment: Subset of each image, ``(N,)`` long.
+        """
+        options, draws = self.options, range(len(self.z1))
+        weights = F.one_hot(assignment, options.num_subsets).to(self.mean.dtype)
+        value = float(balance_term(weights.mean(0), options.balance))
+        blocks = self.blocks[:_ESTIMATED_BLOCKS]
+        images = sum(map(len, blocks))
+        for block in blocks:
+            risks = [
+                block_objective(self.similarity(block, draw), weights[block], options.irm_weight)
+                for draw in draws
+            ]
+            value += len(block) / images / len(draws) * float(sum(risks))
+        return value
 
     @torch.enable_grad()
     def value_and_gradient(self, assignment: Tensor) -> tuple[float, Tensor]:

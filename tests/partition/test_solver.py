@@ -92,8 +92,12 @@ def test_partition_of_several_blocks_holds_in_other_blocks(num_subsets, block_si
     result = PartitionSolver(**options).solve(z1, z2)
 
     def elsewhere(assignment):
-        known = PartitionSolver(strategy='factor', **options)
-        values = [known.solve(z1, z2, seed, assignment).objective for seed in range(1, 6)]
+        values = []
+        for seed in range(1, 6):
+            objective = BlockedObjective.divide(
+                z1[None], z2[None], ObjectiveOptions(**options), seed
+            )
+            values += objective.values([assignment])
         return sum(values) / len(values)
 
     random = PartitionSolver(strategy='random', **options).solve(z1, z2)
@@ -141,6 +145,17 @@ def test_several_draws_are_averaged(block_size):
         twice = solver.solve(torch.stack((z1, z1)), torch.stack((z2, z2)))
         once = solver.solve(z1, z2)
         assert twice.objective == pytest.approx(once.objective, abs=1e-3)
+
+
+@pytest.mark.parametrize('images,exact', [(320, True), (640, False)])
+def test_objective_is_estimated_on_eight_blocks_where_it_is_not_needed(images, exact):
+    z1, z2, (factor, *_) = planted(images=images, strengths=(0.5,))
+    z1, z2 = (torch.stack((z, z.flip(0))) for z in (z1, z2))
+    objective = BlockedObjective.divide(z1, z2, ObjectiveOptions(block_size=40), seed=0)
+    (whole,) = objective.values([factor])
+    estimate = PartitionSolver(strategy='factor', block_size=40).solve(z1, z2, 0, factor).objective
+    assert estimate == pytest.approx(whole, abs=1e-6 if exact else 0.05)
+    assert exact or abs(estimate - whole) > 1e-6
 
 
 def test_objective_is_that_of_the_definition():
