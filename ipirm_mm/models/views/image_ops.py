@@ -26,7 +26,10 @@ def apply_to_axes(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     Returns:
         ``(N, C, P, Q)``.
     """
-    return rows[:, None] @ (images @ columns[:, None].transpose(-1, -2))
+    count, channels, height, _ = images.shape
+    # All rows of all channels in one product; a matrix per channel would be copied for it.
+    wide = torch.bmm(images.flatten(1, 2), columns.transpose(1, 2))
+    return rows[:, None] @ wide.view(count, channels, height, -1)
 
 
 def crop_matrix(begin: Tensor, length: Tensor, size: int, out: int) -> Tensor:
