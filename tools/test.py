@@ -20,6 +20,7 @@ from mmengine.model import is_model_wrapper
 
 import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of compat.py)
 from ipirm_mm import cli
+from ipirm_mm.engine import CheckWeightsHook
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import NEED_LABELS, DumpPredictions, PredictionEvaluator, has_label
 from ipirm_mm.models.tta import tta_pipeline
@@ -174,6 +175,7 @@ def main() -> None:
         set_tta(cfg, args)
     cli.fit_to_machine(cfg, LOADERS)
     runner = cli.build_runner(cfg)
+    runner.register_hook(CheckWeightsHook())
     set_evaluator(runner, cfg, args)
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':
