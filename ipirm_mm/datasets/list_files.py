@@ -24,7 +24,8 @@ _MARKS = (
 _LABELED = re.compile(r'(?P<name>.*[^\s,;])(?:[ \t]*[,;\t][ \t]*|[ \t]+)(?P<label>\d+)')
 # What stands after the path of an image, but is no class.
 _NO_NUMBER = re.compile(
-    r'(?P<name>.*\.(?:jpe?g|png|bmp|webp|tiff?|ppm|pgm|gif))[ ,;\t]+(?P<label>[^\s,;/.][^/.]*|-?[\d.]+)',
+    r'(?P<name>.*\.(?:jpe?g|png|bmp|webp|tiff?|ppm|pgm|gif))[ ,;\t]+'
+    r'(?P<label>[^\s,;/.][^/.]*|-?[\d.]+)',
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r'"(?P<name>(?:[^"]|"")*)"(?:\s*[,;\t ]\s*"?(?P<label>\d+)"?)?')

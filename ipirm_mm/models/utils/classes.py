@@ -67,7 +67,8 @@ def config_class_names(config: Any, loader: str = 'train_dataloader') -> Names |
         loader: Name of the loader. Defaults to ``'train_dataloader'``.
 
     Returns:
-        The names in ``classes`` or ``metainfo``, or those of the data set's class; None if they are not known.
+        The names in ``classes`` or ``metainfo``, or those of the data set's class; None if they
+        are not known.
     """
     dataset = (config.get(loader) or {}).get('dataset') or {}
     while isinstance(dataset, dict) and isinstance(dataset.get('dataset'), dict):

@@ -55,9 +55,9 @@ def stack_scores(samples: Any) -> Tensor:
     if not bool(((scores >= 0) & (scores <= 1 + 1e-3)).all()):
         raise UserError(
             'the scores that the classifier predicts are no probabilities: they are between '
-            f'{float(scores.min()):.4g} and {float(scores.max()):.4g}; views and members are merged '
-            'by probabilities: give a classifier whose head has a softmax, or a sigmoid for several '
-            'labels per image'
+            f'{float(scores.min()):.4g} and {float(scores.max()):.4g}; views and members are '
+            'merged by probabilities: give a classifier whose head has a softmax, or a sigmoid '
+            'for several labels per image'
         )
     return scores
 
