@@ -72,6 +72,7 @@ def apply_bridges() -> None:
     recompute_activations_with_gradient()
     preprocess_one_view_of_two_norms()
     encode_without_masks()
+    average_the_model_of_views()
 
 
 def allow_checkpoint_types() -> None:
@@ -323,6 +324,35 @@ def all_positions_active(images: Any) -> Iterator[None]:
         yield
     finally:
         SparseHelper._cur_active = before
+
+
+def average_the_model_of_views() -> None:
+    """Let ``EMAHook`` find the classifier within a model of test-time augmentation.
+
+    Fault: the hook averages, and tests, the weights of the whole model. With test-time
+    augmentation these are the classifier's under other names: none of the checkpoint's fits, and
+    an average of random weights is tested, without a word.
+    """
+    from mmengine.hooks import EMAHook
+    from mmengine.model import BaseTTAModel, is_model_wrapper
+
+    original = EMAHook.before_run
+    if getattr(original, 'finds_classifier', False):
+        return
+
+    @functools.wraps(original)
+    def before_run(self: Any, runner: Any) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not isinstance(model, BaseTTAModel):
+            return original(self, runner)
+        runner.model, views = model.module, runner.model
+        try:
+            original(self, runner)
+        finally:
+            runner.model = views
+
+    before_run.finds_classifier = True  # type: ignore[attr-defined]
+    EMAHook.before_run = before_run
 
 
 def prepare_cpu_distributed(cfg: Any) -> None:

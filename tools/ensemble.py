@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -39,6 +38,7 @@ from ipirm_mm.evaluation import (
     disagreement,
     fit_weights,
     format_interval,
+    is_path,
     load_predictions,
     map_classes,
     save_predictions,
@@ -48,7 +48,7 @@ from ipirm_mm.evaluation import (
 )
 from ipirm_mm.functional import merge_label_scores, merge_scores
 from ipirm_mm.functional.scores import POLICIES
-from ipirm_mm.models.classifiers import load_member_weights
+from ipirm_mm.models.classifiers import check_order, load_member_weights
 from ipirm_mm.utils import atomic_write
 from ipirm_mm.visualization import format_table
 
@@ -159,7 +159,7 @@ def fingerprint(predictions: Predictions) -> dict[str, Any]:
     The hash is of the paths below the folder that all are in, which may move. A sample of images
     with their scores tells whether images of the same names are the same.
     """
-    if not all(os.sep in image for image in predictions.images):
+    if not all(map(is_path, predictions.images)):
         return {}
     below = sorted(split_root(predictions.images)[1])
     sample = sorted(range(len(predictions.images)), key=predictions.images.__getitem__)[:SAMPLE]
@@ -204,7 +204,7 @@ def fitted_weights(members: list[Predictions], args: argparse.Namespace) -> list
     if args.save_weights:
         record = dict(
             weights=weights,
-            members=[member.name for member in members],
+            members=args.members,
             fitted_on=[member.name for member in held_out],
             num_images=len(first.images),
             **fingerprint(first),
@@ -213,12 +213,14 @@ def fitted_weights(members: list[Predictions], args: argparse.Namespace) -> list
     return weights
 
 
-def saved_weights(members: list[Predictions], path: str) -> list[float]:
-    """Read weights; refuse those of another number of members or fitted on these images."""
+def saved_weights(members: list[Predictions], names: list[str], path: str) -> list[float]:
+    """Read weights; refuse those of other members or fitted on these images."""
     weights = load_member_weights(path)
     if len(weights) != len(members):
         raise UserError(f'{path} has {len(weights)} weights, but there are {len(members)} members')
-    if fitted_on(json.loads(Path(path).read_text()), members):
+    record = json.loads(Path(path).read_text())
+    check_order(path, record.get('members'), names)
+    if fitted_on(record, members):
         raise UserError(
             f'the weights in {path} were fitted on the images of {members[0].name}: report '
             'another split'
@@ -258,7 +260,7 @@ def main() -> None:
     if args.fit is not None:
         weights = fitted_weights(members, args)
     elif args.weights:
-        weights = saved_weights(members, args.weights)
+        weights = saved_weights(members, args.members, args.weights)
     scores = torch.stack([member.scores for member in members])
     first = members[0]
     merge = merge_scores if first.rule is None else merge_label_scores

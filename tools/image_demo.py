@@ -69,8 +69,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def find_images(path: Path) -> list[Path]:
+def find_images(path: Path, out_dir: Path) -> list[Path]:
     """List the images in a folder and its subfolders, in order; or the one image.
+
+    Pictures that an earlier run wrote to a folder below are not among them.
+
+    Args:
+        path: The folder or image.
+        out_dir: Folder of the pictures that are written.
 
     Raises:
         UserError: If there is no image.
@@ -79,7 +85,15 @@ def find_images(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f'there is no image or folder {path}')
-    found = sorted(file for file in path.rglob('*') if is_image(file.relative_to(path)))
+    root, own = path.resolve(), out_dir.resolve()
+    below = own if own != root and own.is_relative_to(root) else None
+    found = sorted(
+        file
+        for file in path.rglob('*')
+        if is_image(file.relative_to(path))
+        and not file.is_dir()
+        and (below is None or not (root / file.relative_to(path)).is_relative_to(below))
+    )
     if not found:
         raise UserError(f'{path} has no image: no name ends in one of {", ".join(EXTENSIONS)}')
     return found
@@ -122,7 +136,7 @@ def draw(image: np.ndarray, sample: DataSample, names: tuple[str, ...] | None, o
 
 def main() -> None:
     args = parse_args()
-    paths = find_images(args.images)
+    paths = find_images(args.images, args.out_dir)
     cfg = cli.load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     model, pipeline, names = build(cfg, args)

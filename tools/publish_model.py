@@ -19,11 +19,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
 from ipirm_mm import cli
-from ipirm_mm.models.utils import load_classifier, plain_classifier
+from ipirm_mm.models.utils import class_names, load_classifier, plain_classifier
 from ipirm_mm.utils import atomic_write, type_name
 
 # Settings of the published config.
@@ -82,8 +81,7 @@ def published_checkpoint(config: Config, path: str) -> dict[str, Any]:
         UserError: If a key is missing or has another shape.
     """
     published: dict[str, Any] = dict(state_dict=load_classifier(config, path).state_dict())
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    classes = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes')
+    classes = class_names(path)
     if classes is not None:  # MMPretrain's inferencer reads them from the checkpoint
         published['meta'] = dict(dataset_meta=dict(classes=list(classes)))
     return published

@@ -11,15 +11,18 @@ A test set without labels is not evaluated; write its predictions with --out.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import mmengine
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.model import is_model_wrapper
 
 import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of compat.py)
 from ipirm_mm import cli
+from ipirm_mm.engine import CheckWeightsHook
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import NEED_LABELS, DumpPredictions, PredictionEvaluator, has_label
 from ipirm_mm.models.tta import tta_pipeline
@@ -140,6 +143,11 @@ def main() -> None:
     args = parse_args()
     if args.out is None and args.out_item is not None:
         raise UserError('--out-item needs --out, the file to write to')
+    if args.out_item == 'metrics' and not args.out.endswith(('.json', '.yaml', '.yml', '.pkl')):
+        raise UserError(
+            f'metrics are written as .json, .yaml or .pkl, but --out is {args.out}: give another '
+            'name'
+        )
     cfg = cli.load_config(args.config, args.cfg_options)
     if args.val:
         for part in ('dataloader', 'evaluator', 'cfg'):
@@ -174,10 +182,19 @@ def main() -> None:
         set_tta(cfg, args)
     cli.fit_to_machine(cfg, LOADERS)
     runner = cli.build_runner(cfg)
+    runner.register_hook(CheckWeightsHook())
     set_evaluator(runner, cfg, args)
     metrics = runner.test()
-    if args.out and args.out_item == 'metrics':
-        mmengine.dump(metrics, args.out)
+    if args.out and args.out_item == 'metrics' and is_main_process():
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        mmengine.dump(plain_numbers(metrics), args.out)
+
+
+def plain_numbers(value: Any) -> Any:
+    """Metrics with lists in place of tensors and arrays, such as those of a confusion matrix."""
+    if isinstance(value, dict):
+        return {str(key): plain_numbers(item) for key, item in value.items()}
+    return value.tolist() if hasattr(value, 'tolist') else value
 
 
 if __name__ == '__main__':

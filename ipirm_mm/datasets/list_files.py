@@ -22,6 +22,12 @@ _MARKS = (
 )
 # What stands between a path and its class: a blank or tabs, a comma or a semicolon.
 _LABELED = re.compile(r'(?P<name>.*[^\s,;])(?:[ \t]*[,;\t][ \t]*|[ \t]+)(?P<label>\d+)')
+# What stands after the path of an image, but is no class.
+_NO_NUMBER = re.compile(
+    r'(?P<name>.*\.(?:jpe?g|png|bmp|webp|tiff?|ppm|pgm|gif))[ ,;\t]+'
+    r'(?P<label>[^\s,;/.][^/.]*|-?[\d.]+)',
+    re.IGNORECASE,
+)
 _QUOTED = re.compile(r'"(?P<name>(?:[^"]|"")*)"(?:\s*[,;\t ]\s*"?(?P<label>\d+)"?)?')
 _HEADER = re.compile(
     r'"?(path|file|filename|file_name|image|images|img|img_path|image_path|name|id|image_id)"?'
@@ -55,6 +61,13 @@ def read_list(path: Path) -> list[Entry]:
             continue
         name, label = _split(text)
         name = _relative(name)
+        wrong = _NO_NUMBER.fullmatch(name) if label is None else None
+        if wrong:
+            raise UserError(
+                f'{path}, line {number}: the class of {wrong["name"]!r} is {wrong["label"]!r}: '
+                'classes are numbers, from 0 on; write the number of the class after the path, '
+                'and nothing else'
+            )
         if os.path.isabs(name) or '..' in Path(name).parts or re.match('[A-Za-z]:/', name):
             raise UserError(
                 f'{path}, line {number}: {name!r} is not a path below the folder of the images'

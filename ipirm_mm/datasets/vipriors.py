@@ -193,7 +193,10 @@ def class_folders(folder: Path) -> list[str]:
 def folder_images(folder: Path) -> list[str]:
     """List the names of the images in a folder, sorted."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_image(Path(entry.name)))
+        # A broken link stays in the list: reading it names it. A folder is no image.
+        return sorted(
+            entry.name for entry in entries if is_image(Path(entry.name)) and not entry.is_dir()
+        )
 
 
 def is_image(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from .hooks import (
     CheckClassesHook,
+    CheckWeightsHook,
     CRDMemoryHook,
     KNNHook,
     PartitionUpdateHook,
@@ -13,6 +14,7 @@ from .passes import check_end, no_step_message
 __all__ = [
     'CRDMemoryHook',
     'CheckClassesHook',
+    'CheckWeightsHook',
     'KNNHook',
     'PartitionUpdateHook',
     'RequireStepsHook',

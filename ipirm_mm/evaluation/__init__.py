@@ -10,6 +10,7 @@ from .metrics import DumpPredictions, KNNAccuracy, TeacherAccuracy
 from .prediction_evaluator import NEED_LABELS, PredictionEvaluator, has_label
 from .predictions import (
     Predictions,
+    is_path,
     label_f1,
     load_predictions,
     save_predictions,
@@ -33,6 +34,7 @@ __all__ = [
     'fit_weights',
     'format_interval',
     'has_label',
+    'is_path',
     'knn_accuracy',
     'knn_predict',
     'label_f1',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,10 +28,12 @@ SAME_SCORES = 1e-2
 def normalized(image: str) -> str:
     """A path in one spelling: ``./x``, ``x//y``, ``x/../y`` and backslashes are resolved.
 
+    Letters with accents are one character: macOS writes them as two.
+
     Args:
         image: Path of an image, or its index.
     """
-    path = image.replace('\\', '/')
+    path = unicodedata.normalize('NFC', image.replace('\\', '/'))
     return os.path.normpath(path) if '/' in path else path
 
 
@@ -209,6 +212,10 @@ def shared_images(one: Predictions, two: Predictions) -> set[str]:
         seen = {row.numpy().tobytes() for row in two.scores}
         same = {i for i, row in zip(ones, one.scores) if row.numpy().tobytes() in seen}
         return same if len(same) > len(ones) / 2 else set()
+    linked = _files(one.images)
+    linked = {linked[file] for file in set(linked) & set(_files(two.images))}
+    if linked:
+        return linked
     by_name: dict[str, list[int]] = {}
     for place, image in enumerate(twos):
         by_name.setdefault(image.rsplit('/', 1)[-1], []).append(place)
@@ -229,6 +236,11 @@ def shared_images(one: Predictions, two: Predictions) -> set[str]:
     # Folders of the same name are different if they lie beside each other: one root has both.
     moved = _moved(split_root(ones)[0], split_root(twos)[0])
     return by_folder if moved else set()
+
+
+def _files(images: Sequence[str]) -> dict[str, str]:
+    """The files of images that are on this machine, without links, and the images' paths."""
+    return {os.path.realpath(image): image for image in images if os.path.exists(image)}
 
 
 def _moved(one: tuple[str, ...], two: tuple[str, ...]) -> bool:

@@ -72,6 +72,11 @@ class Predictions:
         return 'accuracy' if self.rule is None else 'F1'
 
 
+def is_path(image: str) -> bool:
+    """Whether the identifier of an image is a path, and not an index in the data set."""
+    return not image.isdecimal()
+
+
 def label_f1(predicted: Tensor, labels: Tensor) -> Tensor:
     """F1 score of the labels of each image, 1 where there are none and none are predicted.
 
@@ -225,7 +230,7 @@ def save_predictions(path: str, predictions: Predictions) -> None:
             pred_score=score.clone(),
             pred_label=_indices(labels[number]),
         )
-        if os.sep in image:
+        if is_path(image):
             record['img_path'] = image
         if predictions.labels is not None:
             record['gt_label'] = _indices(predictions.labels[number])
@@ -271,8 +276,8 @@ def save_submission(path: str, predictions: Predictions) -> None:
             f'{predictions.name} has scores of several labels per image, but a submission has one '
             'class per image: predict with a classifier whose head has a softmax'
         )
-    names = [os.path.basename(image) for image in predictions.images]
-    if not all(os.sep in image for image in predictions.images):
+    names = [image.replace('\\', '/').rsplit('/', 1)[-1] for image in predictions.images]
+    if not all(map(is_path, predictions.images)):
         raise UserError(
             f'{predictions.name} has no paths of images, but a submission needs them: predict a '
             'data set of files, and pack img_path (PackInputs does so by default)'

@@ -1,6 +1,7 @@
 """Hooks, registered in ``mmpretrain.registry.HOOKS``."""
 
 from .check_classes_hook import CheckClassesHook
+from .check_weights_hook import CheckWeightsHook
 from .crd_memory_hook import CRDMemoryHook
 from .knn_hook import KNNHook
 from .partition_update_hook import PartitionUpdateHook
@@ -10,6 +11,7 @@ from .set_epoch_hook import SetEpochHook
 __all__ = [
     'CRDMemoryHook',
     'CheckClassesHook',
+    'CheckWeightsHook',
     'KNNHook',
     'PartitionUpdateHook',
     'RequireStepsHook',

@@ -1,6 +1,6 @@
 """Classifiers."""
 
 from .distilling_classifier import DistillingClassifier
-from .ensemble_classifier import EnsembleClassifier, load_member_weights
+from .ensemble_classifier import EnsembleClassifier, check_order, load_member_weights
 
-__all__ = ['DistillingClassifier', 'EnsembleClassifier', 'load_member_weights']
+__all__ = ['DistillingClassifier', 'EnsembleClassifier', 'check_order', 'load_member_weights']

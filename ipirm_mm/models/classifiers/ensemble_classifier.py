@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ class EnsembleClassifier(BaseModel):
                 f'EnsembleClassifier.policy must be one of {POLICIES}, but is {policy!r}'
             )
         if isinstance(weights, str):
-            weights = load_member_weights(weights)
+            weights = member_weights(weights, members)
         if (weights is not None) != (policy == 'weighted'):
             raise UserError(
                 "EnsembleClassifier.policy 'weighted' needs weights, and no other takes any, but "
@@ -178,6 +179,36 @@ class EnsembleClassifier(BaseModel):
                 score if order is None else score[:, order]
                 for score, order in zip(scores, self.orders)
             ]
+        )
+
+
+def member_weights(path: str, members: Sequence[dict[str, Any]]) -> list[float]:
+    """Weights in a file, which must be in the order of the members of an ensemble."""
+    weights = load_member_weights(path)
+    with open(path, encoding='utf-8') as stream:
+        recorded = json.load(stream).get('members')
+    check_order(path, recorded, [f'{m.get("config")}:{m.get("checkpoint")}' for m in members])
+    return weights
+
+
+def check_order(path: str, recorded: Any, members: Sequence[str]) -> None:
+    """Check that weights are not of the same members in another order.
+
+    Args:
+        path: The file of the weights, for the message.
+        recorded: Members that the file names; None if it names none.
+        members: Members that get the weights, as ``FILE.pkl`` or ``CONFIG:CHECKPOINT``. Weights of
+            others, such as files of another split, are not checked.
+
+    Raises:
+        UserError: If the order is another.
+    """
+    own = [os.path.normpath(member) for member in members]
+    saved = [os.path.normpath(str(member)) for member in recorded or ()]
+    if own != saved and sorted(own) == sorted(saved):
+        raise UserError(
+            f'the weights in {path} are of {", ".join(saved)}, in this order, but the members are '
+            f'{", ".join(own)}: give them in the order of the weights'
         )
 
 

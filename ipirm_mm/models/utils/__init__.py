@@ -15,7 +15,7 @@ from .input_shapes import candidate_channels, candidate_sizes, input_channels
 from .label_rules import LabelRule, is_distribution, label_rule, merge_samples, stack_scores
 from .pooling import pool_last, pooled_feature, run_wrapped_classifier, whole_images
 from .sample_indices import sample_indices
-from .weights import CheckedPretrained, load_weights
+from .weights import CheckedPretrained, load_state, load_weights, plain_state, unwrapped_state
 
 __all__ = [
     'SCORE_KINDS',
@@ -35,9 +35,11 @@ __all__ = [
     'is_distribution',
     'label_rule',
     'load_classifier',
+    'load_state',
     'load_weights',
     'merge_samples',
     'plain_classifier',
+    'plain_state',
     'pool_last',
     'pooled_feature',
     'run_wrapped_classifier',
@@ -45,5 +47,6 @@ __all__ = [
     'say_unknown',
     'score_kind',
     'stack_scores',
+    'unwrapped_state',
     'whole_images',
 ]

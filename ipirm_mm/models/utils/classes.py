@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
@@ -23,6 +24,8 @@ def as_names(classes: Any) -> Names | None:
     Args:
         classes: A sequence of names, None, or something else that is no names.
     """
+    if isinstance(classes, np.ndarray):
+        classes = classes.tolist()
     if not isinstance(classes, (list, tuple)) or not classes:
         return None
     if not all(isinstance(name, (str, int)) for name in classes):
@@ -64,14 +67,18 @@ def config_class_names(config: Any, loader: str = 'train_dataloader') -> Names |
         loader: Name of the loader. Defaults to ``'train_dataloader'``.
 
     Returns:
-        The names in ``metainfo``, or those of the data set's class; None if they are not known.
+        The names in ``classes`` or ``metainfo``, or those of the data set's class; None if they
+        are not known.
     """
     dataset = (config.get(loader) or {}).get('dataset') or {}
     while isinstance(dataset, dict) and isinstance(dataset.get('dataset'), dict):
         dataset = dataset['dataset']  # of a wrapper, such as RepeatDataset
     if not isinstance(dataset, dict):
         return None
-    given = as_names((dataset.get('metainfo') or {}).get('classes'))
+    # MMPretrain's data sets take them as an argument too, which comes first.
+    given = as_names(dataset.get('classes')) or as_names(
+        (dataset.get('metainfo') or {}).get('classes')
+    )
     kind = dataset.get('type')
     cls = DATASETS.get(kind) if isinstance(kind, str) else kind
     return given or as_names((getattr(cls, 'METAINFO', None) or {}).get('classes'))

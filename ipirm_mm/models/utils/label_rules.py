@@ -41,7 +41,7 @@ def stack_scores(samples: Any) -> Tensor:
     """Scores of predicted samples, ``(N, C)``.
 
     Raises:
-        UserError: If the samples have no scores of classes.
+        UserError: If the samples have no scores of classes, or the scores are no probabilities.
     """
     for sample in samples:
         if not isinstance(sample, DataSample) or 'pred_score' not in sample:
@@ -50,7 +50,16 @@ def stack_scores(samples: Any) -> Tensor:
                 'are merged by the scores of one classification; give a classifier with one head '
                 'of one or several labels'
             )
-    return torch.stack([sample.pred_score for sample in samples])
+    scores = torch.stack([sample.pred_score for sample in samples])
+    # Logits and percents would be merged without a word, as if they were of several labels.
+    if not bool(((scores >= 0) & (scores <= 1 + 1e-3)).all()):
+        raise UserError(
+            'the scores that the classifier predicts are no probabilities: they are between '
+            f'{float(scores.min()):.4g} and {float(scores.max()):.4g}; views and members are '
+            'merged by probabilities: give a classifier whose head has a softmax, or a sigmoid '
+            'for several labels per image'
+        )
+    return scores
 
 
 def is_distribution(scores: Tensor, tolerance: float = 1e-2) -> bool:

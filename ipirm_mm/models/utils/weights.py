@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,10 @@ from ipirm_mm.utils import check_checkpoint
 PREFIXES = ('', 'backbone.', 'module.', 'module.backbone.', 'encoder_q.', 'module.encoder.')
 
 
+# Where checkpoints have their weights, unless they are nothing else: MMEngine, timm, others.
+_STATES = ('state_dict', 'model', 'model_state_dict')
+
+
 class LoadedWeights(NamedTuple):
     """Number of keys that :func:`load_weights` loaded and did not load.
 
@@ -32,6 +38,37 @@ class LoadedWeights(NamedTuple):
     loaded: int
     missing: list[str]
     left_over: int
+
+
+def plain_state(checkpoint: Any) -> Any:
+    """The weights in a checkpoint, under the names that the network's own keys have.
+
+    Args:
+        checkpoint: What a file of ``torch.save`` holds: the weights, or a dict that has them under
+            ``state_dict`` (MMEngine) or ``model`` (timm and others).
+
+    Returns:
+        A new dict of the weights, without the ``_orig_mod.`` that ``torch.compile`` adds to keys.
+    """
+    state: Any = next(
+        (checkpoint[key] for key in _STATES if isinstance(checkpoint.get(key), dict)), checkpoint
+    )
+    plain = OrderedDict((str(key).replace('_orig_mod.', ''), state[key]) for key in state)
+    if hasattr(state, '_metadata'):  # versions of layers, by which they convert old weights
+        plain._metadata = state._metadata  # type: ignore[attr-defined]
+    return plain
+
+
+def unwrapped_state(state: Any) -> Any:
+    """Weights without the ``module.`` that wrappers for distributed training put before keys.
+
+    Args:
+        state: The weights, from :func:`plain_state`.
+    """
+    plain = OrderedDict((key.removeprefix('module.'), value) for key, value in state.items())
+    if hasattr(state, '_metadata'):
+        plain._metadata = state._metadata  # type: ignore[attr-defined]
+    return plain
 
 
 def load_weights(
@@ -61,8 +98,42 @@ def load_weights(
             f'{path} is no checkpoint: it holds a {type(checkpoint).__name__}, not a dict of '
             'weights; give the file that tools/train.py saved'
         )
-    state: Any = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
-    own = module.state_dict()
+    state = plain_state(checkpoint)
+    return load_state(
+        module, unwrapped_state(state) if prefix == '' else state, path, prefix, strict
+    )
+
+
+def load_state(
+    module: nn.Module,
+    state: Any,
+    path: str,
+    prefix: str | None = None,
+    strict: bool = False,
+    optional: Sequence[str] = (),
+) -> LoadedWeights:
+    """Load weights into a module, as :func:`load_weights` does.
+
+    Args:
+        module: The module, changed in place.
+        state: The weights.
+        path: The file that they are from, for messages.
+        prefix: As for :func:`load_weights`. Defaults to None.
+        strict: As for :func:`load_weights`. Defaults to False.
+        optional: Names of children of the module whose keys may be missing all the same. Defaults
+            to none.
+
+    Returns:
+        The counts.
+
+    Raises:
+        UserError: As :func:`load_weights`.
+    """
+    own = {
+        key: value
+        for key, value in module.state_dict().items()
+        if key.split('.', 1)[0] not in optional
+    }
 
     def fitting(prefix: str) -> list[str]:
         return [key for key in own if isinstance(state.get(prefix + key), Tensor)]
