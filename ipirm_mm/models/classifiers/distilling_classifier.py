@@ -95,6 +95,8 @@ class DistillingClassifier(ImageClassifier):
         self.ce_weight = ce_weight
         self.predict_teacher = predict_teacher
         self._classes_matched = False
+        # Of an earlier run in this process, if there is one.
+        self._old_meta = id(MessageHub.get_current_instance().get_info('dataset_meta'))
         self.beside = DetachedModules(
             [
                 FrozenTeacher(**options, student_preprocessor=self.data_preprocessor)
@@ -157,10 +159,10 @@ class DistillingClassifier(ImageClassifier):
             UserError: If a teacher has other classes than the training set.
         """
         if mode and not self._classes_matched:
-            hub = MessageHub.get_current_instance()
-            if hub.get_info('loop_stage') == 'train':
+            meta = MessageHub.get_current_instance().get_info('dataset_meta')
+            if meta is not None and id(meta) != self._old_meta:
                 self._classes_matched = True
-                self._match_classes(as_names(hub.get_info('dataset_meta', {}).get('classes')))
+                self._match_classes(as_names(meta.get('classes')))
         return super().train(mode)
 
     def _match_classes(self, names: tuple[str, ...] | None) -> None:
