@@ -60,6 +60,17 @@ def _config_error(error: BaseException | None) -> str | None:
         )
         if any(words in text for words in wrong):
             return f'the config does not fit a class: {text.replace(".__init__()", "")}'
+    if isinstance(error, RuntimeError) and text.startswith('Invalid mode "predict"'):
+        return (
+            "MMPretrain's self-supervised models predict nothing that could be validated or "
+            'tested: remove val_dataloader, val_cfg and val_evaluator, and use KNNHook or '
+            'tools/benchmark_ssl.py'
+        )
+    if type(error) is Exception and 'Test time pip' in text:
+        return (
+            'the pipeline of the validation or test set rejects an image (it gives None): remove '
+            'the image, or let the pipeline keep it'
+        )
     # MMEngine's wrappers of data sets lack what a wrapper around them asks for.
     if isinstance(error, (AttributeError, NotImplementedError)):
         for method in ('get_subset', 'get_cat_ids'):
