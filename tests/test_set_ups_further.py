@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from helpers import fails_with, run_tool
 from mmengine.dataset import ConcatDataset
 from mmengine.runner import loops
 from mmpretrain.registry import DATA_SAMPLERS, MODELS
@@ -20,12 +21,14 @@ from test_set_ups_loops import (
     crd,
     expected_view,
     fashion,
+    prepared,
     run,
     stage_one,
 )
 from torch.utils.data import Dataset
 
 from ipirm_mm.datasets import FashionMNIST50, one_class
+from ipirm_mm.engine import RequireStepsHook
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import KNNAccuracy, TeacherAccuracy, build_loader, extract_features
 from ipirm_mm.explain import find_user_error
@@ -328,3 +331,52 @@ def test_a_student_teaches_the_next_one(tmp_path, published):
         torch.testing.assert_close(seen_by_the_teacher(model, images), expected)
         model = MODELS.build(student(None, teacher=dict(given, model=config)))
         torch.testing.assert_close(seen_by_the_teacher(model, images), expected)
+
+
+@pytest.mark.parametrize(
+    'loop,message',
+    [
+        (dict(by_epoch=True, max_epochs=1, max_iters=3), 'counts epochs and needs max_epochs al'),
+        (dict(by_epoch=False, max_epochs=1), 'counts iterations and needs max_iters alone'),
+        (dict(type='IterBasedTrainLoop', max_epochs=1), 'counts iterations and needs max_iters'),
+        (dict(max_epochs=1, val_interval=0), 'val_interval must be at least 1, but is 0'),
+    ],
+)
+def test_loops_that_do_not_count_what_they_are_given(loop, message):
+    with pytest.raises(UserError, match=message):
+        prepared(dict(train_cfg=loop))
+    prepared(dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters=1, val_interval=10)))
+
+
+def test_a_checkpoint_without_any_weight_of_the_model_is_refused(tmp_path):
+    state = save_network(tmp_path / 'whole.pth').state_dict()
+    other = {f'encoder.{key}': value for key, value in state.items()}
+    torch.save(dict(state_dict=other), tmp_path / 'other.pth')
+    with pytest.raises(UserError, match='none of the weights in .*other.pth is one of the model'):
+        start = dict(load_from=str(tmp_path / 'other.pth'))
+        run(tmp_path / 'a', fashion(8), [RequireStepsHook()], model=dict(NETWORK), resume=start)
+    torch.save({f'module.{key}': value for key, value in state.items()}, tmp_path / 'ddp.pth')
+    start = dict(load_from=str(tmp_path / 'ddp.pth'))
+    run(tmp_path / 'b', fashion(8), [RequireStepsHook()], model=dict(NETWORK), resume=start)
+
+
+def test_a_classifier_without_its_head_is_not_tested(tmp_path):
+    from mmengine.config import Config
+
+    config = 'configs/quickstart/supervised.py'
+    state = MODELS.build(Config.fromfile(config).model).state_dict()
+    given = ('--val', '--cfg-options', 'val_dataloader.dataset.indices=8')
+    encoder = {key: value for key, value in state.items() if not key.startswith('head')}
+    torch.save(dict(state_dict=encoder), tmp_path / 'encoder.pth')
+    finished = run_tool('tools/test.py', config, tmp_path / 'encoder.pth', *given, check=False)
+    fails_with(finished, '2 of 11 weights are missing in it, or have another shape, such as head')
+    ddp = {f'module.{key}': value for key, value in state.items()}
+    torch.save(dict(state_dict={**ddp, 'distill_losses.0.x': torch.ones(1)}), tmp_path / 'ddp.pth')
+    run_tool('tools/test.py', config, tmp_path / 'ddp.pth', *given)
+
+
+def test_labels_without_an_output_and_unknown_metrics_are_said():
+    try:
+        torch.nn.functional.cross_entropy(torch.zeros(1, 3), torch.tensor([5]))
+    except IndexError as error:
+        assert 'has the label 5, for which model.head has no output' in find_user_error(error)

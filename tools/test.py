@@ -17,6 +17,8 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.model import is_model_wrapper
+from mmengine.runner import CheckpointLoader
+from mmpretrain.models import BaseClassifier
 
 import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of compat.py)
 from ipirm_mm import cli
@@ -136,6 +138,32 @@ def set_evaluator(runner: Any, cfg: Config, args: argparse.Namespace) -> None:
         )
 
 
+def check_weights(model: Any, checkpoint: str) -> None:
+    """Check that a checkpoint has all weights of a classifier, of which MMEngine only warns."""
+    model = model.module if is_model_wrapper(model) else model
+    network = getattr(model, 'module', model)  # of test-time augmentation
+    if not isinstance(network, BaseClassifier):
+        return
+    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    state = content.get('state_dict', content)
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    weights = {name for name, _ in network.named_parameters()}
+    own = {key: value.shape for key, value in network.state_dict().items()}
+    # Other shapes are what torch cannot load; the modules' own hooks may rename and resize.
+    try:
+        missing = network.load_state_dict(state, strict=False).missing_keys
+    except RuntimeError:
+        missing = [k for k in own if k not in state or state[k].shape != own[k]]
+    # What only the training of a student needs is not in its published checkpoint.
+    missing = [k for k in missing if k in weights and not k.startswith('distill_losses.')]
+    if missing:
+        raise UserError(
+            f'{checkpoint} does not fit the classifier of the config: {len(missing)} of '
+            f'{len(weights)} weights are missing in it, or have another shape, such as '
+            f'{missing[0]}: give the checkpoint of this config'
+        )
+
+
 def main() -> None:
     args = parse_args()
     if args.out is None and args.out_item is not None:
@@ -174,6 +202,8 @@ def main() -> None:
         set_tta(cfg, args)
     cli.fit_to_machine(cfg, LOADERS)
     runner = cli.build_runner(cfg)
+    if args.checkpoint is not None:
+        check_weights(runner.model, args.checkpoint)
     set_evaluator(runner, cfg, args)
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':
