@@ -247,7 +247,28 @@ def prepare_training(cfg: Config, amp: bool = False, auto_scale_lr: bool = False
     _check_steps(cfg)
 
 
+def _check_loop(loop: Any) -> None:
+    """Check that a training loop of MMEngine counts what its end is given in."""
+    if loop.get('type', 'EpochBasedTrainLoop') in ('EpochBasedTrainLoop', 'IterBasedTrainLoop'):
+        by_epoch = loop.get('by_epoch', loop.get('type') != 'IterBasedTrainLoop')
+        right, wrong = ('max_epochs', 'max_iters')[:: 1 if by_epoch else -1]
+        if wrong in loop or right not in loop:
+            raise UserError(
+                f'train_cfg has {", ".join(sorted(loop))}, and so counts '
+                f'{"epochs" if by_epoch else "iterations"} and needs {right} alone: give '
+                'train_cfg=dict(_delete_=True, by_epoch=True, max_epochs=...), or '
+                'train_cfg=dict(_delete_=True, by_epoch=False, max_iters=...)'
+            )
+    interval = loop.get('val_interval', 1)
+    if not isinstance(interval, int) or interval < 1:
+        raise UserError(
+            f'train_cfg.val_interval must be at least 1, but is {interval}: to validate not at '
+            'all, use --no-validate'
+        )
+
+
 def _check_steps(cfg: Config) -> None:
+    _check_loop(cfg.train_cfg)
     for name in ('max_epochs', 'max_iters'):
         if cfg.train_cfg.get(name) is not None:
             check_end(0, cfg.train_cfg[name], name)

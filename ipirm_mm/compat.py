@@ -165,7 +165,8 @@ def accept_numpy_labels() -> None:
     """Let data sets give the class of an image as an integer of NumPy.
 
     Fault: ``format_label`` of MMPretrain takes Python integers and arrays, but raises TypeError
-    for ``numpy.int64``, which an item of an array of labels is.
+    for ``numpy.int64``, which an item of an array of labels is. For names of classes and
+    fractions it gets one sentence.
     """
     import numpy as np
     from mmpretrain.structures import data_sample, utils
@@ -176,7 +177,13 @@ def accept_numpy_labels() -> None:
 
     @functools.wraps(original)
     def format_label(value: Any) -> Any:
-        return original(int(value) if isinstance(value, np.integer) else value)
+        try:
+            return original(int(value) if isinstance(value, np.integer) else value)
+        except TypeError as error:
+            raise UserError(
+                f'gt_label is {value!r}, but labels are numbers of classes: an integer, or a list '
+                'of integers. Let the data set give the number of the class'
+            ) from error
 
     format_label.takes_numpy = True  # type: ignore[attr-defined]
     for module in (utils, data_sample):

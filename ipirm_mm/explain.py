@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import traceback
 from pathlib import Path
 
@@ -60,6 +61,28 @@ def _config_error(error: BaseException | None) -> str | None:
         )
         if any(words in text for words in wrong):
             return f'the config does not fit a class: {text.replace(".__init__()", "")}'
+    if isinstance(error, RuntimeError) and text.startswith('Invalid mode "predict"'):
+        return (
+            "MMPretrain's self-supervised models predict nothing that could be validated or "
+            'tested: remove val_dataloader, val_cfg and val_evaluator, and use KNNHook or '
+            'tools/benchmark_ssl.py'
+        )
+    outside = re.search(r'Target (-?\d+) is out of bounds', text)
+    if isinstance(error, IndexError) and outside:
+        return (
+            f'an image has the label {outside[1]}, for which model.head has no output: set '
+            'model.head.num_classes to the number of classes of the data set (labels count from 0)'
+        )
+    if isinstance(error, KeyError) and where[-1:] == ('checkpoint_hook.py',):
+        return (
+            f'default_hooks.checkpoint.save_best is {text!r}, which is no metric of '
+            'val_evaluator: take a name that the log shows, such as accuracy/top1'
+        )
+    if type(error) is Exception and 'Test time pip' in text:
+        return (
+            'the pipeline of the validation or test set rejects an image (it gives None): remove '
+            'the image, or let the pipeline keep it'
+        )
     # MMEngine's wrappers of data sets lack what a wrapper around them asks for.
     if isinstance(error, (AttributeError, NotImplementedError)):
         for method in ('get_subset', 'get_cat_ids'):

@@ -28,6 +28,7 @@ from ipirm_mm.evaluation import (
     extract_features,
     format_interval,
     knn_predict,
+    labels_as_of,
 )
 from ipirm_mm.models import load_weights
 from ipirm_mm.utils import ProgressBar
@@ -88,8 +89,9 @@ def evaluate(
         probe = LinearProbe(args.weight_decay).fit(x, y, bar)
     row: dict[str, Any] = {}
     predictions = (('knn', votes.argmax(1)), ('probe', probe.predict(query['features'][0])))
+    labels = labels_as_of(query, bank, split, 'knn_bank')
     for name, prediction in predictions:
-        correct = prediction == query['gt_label']
+        correct = prediction == labels
         row[name] = 100 * float(correct.double().mean())
         row[f'{name}_interval'] = format_interval(bootstrap_interval(correct))
     return row

@@ -10,6 +10,7 @@ from .indices import (
     check_slice,
     number_images,
     seeded_transforms,
+    tell_epoch,
 )
 from .labels import one_class, why_not_one_class
 from .transforms import (
@@ -63,6 +64,7 @@ __all__ = [
     'number_images',
     'one_class',
     'seeded_transforms',
+    'tell_epoch',
     'tint',
     'tta_pipeline',
     'why_not_one_class',

@@ -105,6 +105,24 @@ def inner_datasets(dataset: Any) -> Iterator[Any]:
         for inner in children:
             if hasattr(inner, '__getitem__') and not isinstance(inner, _PLAIN):
                 yield from inner_datasets(inner)
+    if isinstance(dataset, BaseDataset) or not hasattr(dataset, '__dict__'):
+        return
+    for key, child in vars(dataset).items():  # wrappers of users, under other names
+        if key not in _WRAPPED:
+            for inner in child if isinstance(child, (list, tuple)) else [child]:
+                if isinstance(inner, Dataset):
+                    yield from inner_datasets(inner)
+
+
+def _own_ids(dataset: Any) -> str:
+    """Say which ``sample_idx`` a data set of MMEngine gives that is not the index of its item."""
+    if isinstance(dataset, BaseDataset):
+        for index in sorted({0, len(dataset) - 1} - {-1}):
+            number = dataset.get_data_info(index).get('sample_idx', index)
+            if number != index:
+                name = type(dataset).__name__
+                return f'image {index} of {name} has the sample_idx {number!r}'
+    return ''
 
 
 class ImageNumbers:
@@ -124,6 +142,8 @@ class ImageNumbers:
         self.dataset = dataset
         self.unknown: list[str] = []
         self._offsets, self._inner, total = _trace(dataset, self.unknown)
+        #: Says where an inner data set gives a ``sample_idx`` that is no index; empty if nowhere.
+        self.own_ids = next(filter(None, map(_own_ids, inner_datasets(dataset))), '')
         # Of images that a Subset leaves out there is no item; the others are numbered in order.
         self._known, self.first = np.unique(self._offsets + self._inner, return_index=True)
         self._complete = len(self._known) == total
@@ -176,6 +196,11 @@ class ImageNumbers:
                 "a plain data set, or MMEngine's ConcatDataset, RepeatDataset or "
                 "ClassBalancedDataset, or MMPretrain's KFoldDataset"
             )
+        if self.own_ids:
+            raise UserError(
+                f'{self.own_ids}, but partitions and memories are looked up by the index, which '
+                'MMEngine sets under this name: give numbers of your own another name'
+            )
 
 
 class _Loader:
@@ -185,9 +210,24 @@ class _Loader:
         self.dataset = dataset
         self.numbers = ImageNumbers(dataset)
         self._is_mock = not any(isinstance(part, BaseDataset) for part in inner_datasets(dataset))
+        # What seeded transforms were told, for those that replace them (SwitchRecipeHook).
+        self._state = torch.tensor([-1, 0, 0]).share_memory_()
+        self._told: list[Any] = []
+
+    def tell(self, epoch: int, seed: int, draw: int) -> None:
+        """Tell seeded transforms what their draws depend on."""
+        self._state.copy_(torch.tensor([epoch, seed, draw]))
+        self._told = list(seeded_transforms(self.dataset))
+        for transform in self._told:
+            transform.set_epoch(epoch, seed, draw)
 
     def __call__(self, indices: Sequence[int]) -> list[Any]:
         transforms = list(seeded_transforms(self.dataset))
+        if self._state[0] >= 0:
+            for transform in transforms:
+                if not any(transform is told for told in self._told):
+                    transform.set_epoch(*self._state.tolist())
+                    self._told.append(transform)
         samples = []
         for index in indices:
             passes = index.passes if isinstance(index, SeenIndex) else None
@@ -219,7 +259,7 @@ class _Loader:
         sample: Any = data.get('data_samples') if isinstance(data, dict) else None
         if not hasattr(sample, 'set_metainfo'):
             return data
-        if self.numbers.unknown:  # its sample_idx may stand for several images
+        if self.numbers.unknown or self.numbers.own_ids:  # its sample_idx is not the index
             sample.set_metainfo(dict(sample_idx=self.numbers.number(index)))
         elif 'sample_idx' in sample:
             if not self.numbers.is_plain:
@@ -262,8 +302,28 @@ def number_images(dataset: Any) -> ImageNumbers:
     Raises:
         UserError: If the data set has no indices, or not those that ``num_batch_per_epoch`` takes.
     """
+    return _loader_of(dataset).numbers
+
+
+def tell_epoch(dataset: Any, epoch: int, seed: int, draw: int = 0) -> None:
+    """Tell the seeded transforms of a data set what their random draws depend on.
+
+    Transforms that replace them before the next call (``SwitchRecipeHook``) are told when they
+    are first used.
+
+    Args:
+        dataset: The data set of a data loader, with its wrappers.
+        epoch: The epoch that begins, counted from 0.
+        seed: Seed of the run.
+        draw: Number of the augmentation within the epoch. Defaults to 0, that of the training.
+    """
+    _loader_of(dataset).tell(epoch, seed, draw)
+
+
+def _loader_of(dataset: Any) -> _Loader:
+    """What loads the batches of a data set; it is made if there is none."""
     if isinstance(dataset, UniqueImages):
-        return dataset.numbers
+        return _loader_of(dataset.dataset)
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, '__len__'):
         raise UserError(
             f'{type(dataset).__name__} is a stream of images without indices, by which '
@@ -274,7 +334,7 @@ def number_images(dataset: Any) -> ImageNumbers:
     if not isinstance(loader, _Loader) or loader.dataset is not dataset:
         check_slice(dataset)
         loader = dataset.__getitems__ = _Loader(dataset)
-    return loader.numbers
+    return loader
 
 
 def locate(dataset: Any, index: int) -> tuple[Any, int]:

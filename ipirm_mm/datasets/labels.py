@@ -17,10 +17,11 @@ def one_class(label: Any) -> int | None:
             tensor or list, or None.
 
     Returns:
-        The class; None if there is no class, there are several, or it is soft.
+        The class; None if there is no class (also as a negative number), there are several, or
+        it is soft.
     """
     if isinstance(label, Integral) and not isinstance(label, bool):
-        return int(label)
+        return int(label) if int(label) >= 0 else None
     if isinstance(label, torch.Tensor):
         label = label.detach().cpu().numpy()
     if isinstance(label, (list, tuple)):
@@ -29,7 +30,7 @@ def one_class(label: Any) -> int | None:
         return one_class(label[0])
     if isinstance(label, (np.ndarray, np.generic)) and label.size == 1:
         value = np.asarray(label).reshape(-1)[0]
-        return int(value) if isinstance(value, np.integer) else None
+        return int(value) if isinstance(value, np.integer) and value >= 0 else None
     return None
 
 
@@ -47,5 +48,10 @@ def why_not_one_class(labels: list[Any]) -> str:
         return 'have no labels'
     if missing:
         return f'have labels only in part ({len(labels) - missing} of {len(labels)})'
-    several = sum(one_class(label) is None for label in labels)
-    return f'have several labels each, none, or soft ones ({several} of {len(labels)} images)'
+    others = [label for label in labels if one_class(label) is None]
+    first = others[0] if others else None
+    first = first.tolist() if isinstance(first, (torch.Tensor, np.ndarray)) else first
+    return (
+        f'have several labels each, none, or soft ones ({len(others)} of {len(labels)} images), '
+        f'such as {str(first)[:40]}'
+    )

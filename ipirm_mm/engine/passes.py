@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_world_size
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
@@ -17,7 +18,7 @@ from ipirm_mm.datasets import (
     SeenIndex,
     check_slice,
     number_images,
-    seeded_transforms,
+    tell_epoch,
 )
 from ipirm_mm.errors import UserError
 
@@ -64,10 +65,24 @@ class PassSampler:
         rank, world = getattr(self.sampler, 'rank', 0), getattr(self.sampler, 'world_size', 1)
         repeats = getattr(self.sampler, 'num_repeats', 1)
         endless = isinstance(self.sampler, InfiniteSampler)
+        seen: Counter[int] = Counter()
         for count, index in enumerate(self.sampler):
             position = rank + count * world
             number = position // self.size if endless else passes
-            yield SeenIndex(index, None if self.by_epoch else number, position % repeats)
+            repeat = position % repeats
+            if not shows_once(self.sampler) and repeats == 1:
+                repeat = seen[index]
+                seen[index] += 1
+            yield SeenIndex(index, None if self.by_epoch else number, repeat)
+
+
+def shows_once(sampler: Any) -> bool:
+    """Whether a sampler shows each item once per pass.
+
+    Others, such as weighted ones, may show one several times, each time with draws of its own.
+    (What a sampler repeats so that all ranks have the same number, other ranks do not count.)
+    """
+    return type(sampler) in (DefaultSampler, InfiniteSampler)
 
 
 def prepare_images(runner: Runner) -> ImageNumbers:
@@ -90,7 +105,7 @@ def prepare_images(runner: Runner) -> ImageNumbers:
     if sampler is None or isinstance(sampler, PassSampler):
         return numbers
     by_epoch = not counts_iterations(runner)
-    if by_epoch and getattr(sampler, 'num_repeats', 1) == 1:
+    if by_epoch and shows_once(sampler):
         return numbers
     batches.sampler = PassSampler(sampler, len(loader.dataset), by_epoch)  # type: ignore
     if not by_epoch:
@@ -130,8 +145,7 @@ def broadcast_epoch(runner: Runner, draw: int = 0) -> None:
         runner: The runner.
         draw: Number of the augmentation within the epoch. Defaults to 0, that of the training.
     """
-    for transform in seeded_transforms(runner.train_dataloader.dataset):
-        transform.set_epoch(current_pass(runner), runner.seed, draw)
+    tell_epoch(runner.train_dataloader.dataset, current_pass(runner), runner.seed, draw)
 
 
 def check_steps(runner: Runner) -> None:

@@ -2,7 +2,7 @@
 
 from .bootstrap import bootstrap_interval, format_interval
 from .ensembles import disagreement, fit_weights
-from .features import build_loader, extract_features
+from .features import build_loader, extract_features, labels_as_of
 from .knn import knn_accuracy, knn_predict
 from .linear_probe import LinearProbe
 from .matching import check_disjoint, check_same_images, map_classes, shared_images, split_root
@@ -38,6 +38,7 @@ __all__ = [
     'knn_accuracy',
     'knn_predict',
     'label_f1',
+    'labels_as_of',
     'load_predictions',
     'map_classes',
     'save_predictions',

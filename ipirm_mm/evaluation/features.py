@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from ipirm_mm.datasets import number_images, one_class, why_not_one_class
 from ipirm_mm.errors import UserError
-from ipirm_mm.models.utils import pooled_feature
+from ipirm_mm.models.utils import as_names, pooled_feature
 from ipirm_mm.utils import ProgressBar
 
 
@@ -76,8 +76,8 @@ def extract_features(
         A dict with ``features``, a list of one tensor ``(N, D)`` per view; ``sample_idx``
         ``(N,)`` long, the number of each image (see
         :class:`~ipirm_mm.datasets.ImageNumbers`); ``num_images``, the number of images of the data
-        set; and ``gt_label`` and ``factor``, ``(N,)`` long, if each image has one. If images have
-        no or several labels, ``why_no_label`` says which.
+        set; ``classes``, their names or None; and ``gt_label`` and ``factor``, ``(N,)`` long, if
+        each image has one. If images have no or several labels, ``why_no_label`` says which.
 
     Raises:
         UserError: If there is no image, or samples have no ``sample_idx``.
@@ -121,6 +121,7 @@ def extract_features(
         features=[_gather(view)[order] for view in features],
         sample_idx=sample_idx[first],
         num_images=numbers.num_images,
+        classes=as_names((getattr(dataloader.dataset, 'metainfo', None) or {}).get('classes')),
     )
     if len(order) < numbers.num_images:
         print_log(
@@ -141,8 +142,45 @@ def extract_features(
     return result
 
 
-def _stacked(data: dict[str, Any]) -> dict[str, Any]:
+def labels_as_of(
+    query: dict[str, Any], bank: dict[str, Any], query_name: str, bank_name: str
+) -> Tensor:
+    """Labels of the images to classify, numbered as those of the labeled images are.
+
+    Args:
+        query: What :func:`extract_features` returned for the images to classify.
+        bank: What it returned for the labeled images.
+        query_name: Name of the former in the config, for the message.
+        bank_name: Name of the latter.
+
+    Returns:
+        ``(M,)``, long. They are mapped where both data sets name their classes, in another order.
+
+    Raises:
+        UserError: If a class of the images to classify is none of the labeled images.
+    """
+    labels, own, theirs = query['gt_label'], query['classes'], bank['classes']
+    if own is None or theirs is None or own == theirs or int(labels.max()) >= len(own):
+        return labels
+    order = torch.tensor([theirs.index(name) if name in theirs else -1 for name in own])
+    mapped = order.to(labels.device)[labels]
+    if bool((mapped < 0).any()):
+        name = own[int(labels[mapped < 0][0])]
+        raise UserError(
+            f'the images of {query_name} have the class {name!r}, which is none of {bank_name} '
+            f'({theirs[0]!r}, ...): use data sets of the same classes, or, if only the spelling '
+            'differs, give the names by metainfo.classes of the data set'
+        )
+    return mapped
+
+
+def _stacked(data: Any) -> dict[str, Any]:
     """A batch whose images are stacked, also if its loader has no ``collate_fn`` that does it."""
+    if not isinstance(data, dict) or not {'inputs', 'data_samples'} <= data.keys():
+        raise UserError(
+            f'a batch is a {type(data).__name__}, but features need a dict with inputs and '
+            'data_samples: let the pipeline of the data set end with PackInputs'
+        )
     inputs, samples = data['inputs'], data['data_samples']
     if not isinstance(inputs, list) or not isinstance(samples, list):
         return data

@@ -212,8 +212,8 @@ def shared_images(one: Predictions, two: Predictions) -> set[str]:
         seen = {row.numpy().tobytes() for row in two.scores}
         same = {i for i, row in zip(ones, one.scores) if row.numpy().tobytes() in seen}
         return same if len(same) > len(ones) / 2 else set()
-    linked = _files(one.images)
-    linked = {linked[file] for file in set(linked) & set(_files(two.images))}
+    files = _files(one.images)
+    linked = {files[file] for file in set(files) & set(_files(two.images))}
     if linked:
         return linked
     by_name: dict[str, list[int]] = {}

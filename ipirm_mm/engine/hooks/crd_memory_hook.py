@@ -40,6 +40,7 @@ class CRDMemoryHook(Hook):
             raise UserError(
                 'CRDMemoryHook is for CRD, which is not in model.distill_losses: remove the hook'
             )
+        _check_recipes(runner)
         prepare_images(runner).check_unique()
         images = UniqueImages(runner.train_dataloader.dataset)
         labels = []
@@ -88,3 +89,14 @@ class CRDMemoryHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the memories out of averages of the model."""
         sync_averaged(runner, CRD)
+
+
+def _check_recipes(runner: Runner) -> None:
+    """Check that no later epoch mixes images, before any is trained."""
+    for hook in runner.hooks:
+        for epoch, recipe in getattr(hook, 'schedule', {}).items():
+            if recipe.get('batch_augments') is not None:
+                raise UserError(
+                    f'CRD compares whole images, but SwitchRecipeHook mixes them from epoch '
+                    f'{epoch} on (batch_augments): remove one of the two'
+                )

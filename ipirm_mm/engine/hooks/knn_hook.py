@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import build_loader, extract_features, knn_accuracy
+from ipirm_mm.evaluation import build_loader, extract_features, knn_accuracy, labels_as_of
 
 from ..passes import counts_iterations, passes_before
 
@@ -43,7 +43,8 @@ class KNNHook(Hook):
             over the training data. Defaults to None: what the training loop counts.
 
     Raises:
-        UserError: If an option is out of range. When it evaluates, if images have no labels.
+        UserError: If an option is out of range. When it evaluates, if images have no labels, or
+            those to classify have a class that no labeled image has.
     """
 
     priority = 'LOW'
@@ -125,7 +126,7 @@ class KNNHook(Hook):
             bank['features'][0],
             bank['gt_label'],
             query['features'][0],
-            query['gt_label'],
+            labels_as_of(query, bank, 'KNNHook.query_dataloader', 'KNNHook.bank_dataloader'),
             self.k,
             self.temperature,
         )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from ipirm_mm.errors import UserError
+
+from ..averaging import unwrap
 from ..passes import check_steps, say_lost_gradients
 
 
@@ -16,11 +21,23 @@ class RequireStepsHook(Hook):
     ``tools/train.py`` adds it to every run. The other hooks of ipirm_mm check the same.
 
     Raises:
-        UserError: Before training, if there are fewer images than a batch, or nothing is left to
-            do after a resume.
+        UserError: Before training, if there are fewer images than a batch, nothing is left to do
+            after a resume, or a checkpoint has no weights of the model.
     """
 
     priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Check that a checkpoint has something of the model, of which MMEngine only warns."""
+        state = checkpoint.get('state_dict', checkpoint)
+        own = unwrap(runner.model).state_dict()
+        if not any(re.sub(r'^module\.', '', key) in own for key in state):
+            raise UserError(
+                f'load_from: none of the weights in {runner._load_from} is one of the model: it '
+                f'has {next(iter(state), "nothing")}, ..., and the model {next(iter(own))}, ...: '
+                'give a checkpoint of this model, or start the backbone from it by '
+                "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to train, and that a resume loses no gradients."""

@@ -62,9 +62,15 @@ class KNNAccuracy(BaseMetric):
             data_samples: The samples, one ``dict`` with ``feature`` and ``gt_label`` per image.
 
         Raises:
-            UserError: If the data set has no labels.
+            UserError: If the data set has no labels, or the model gives no features.
         """
         for sample in data_samples:
+            if 'feature' not in sample:
+                raise UserError(
+                    'KNNAccuracy needs the features that IPIRMSimCLR and IPIRMSimSiam give, but '
+                    'the model gives none: use Accuracy for a classifier, or custom_hooks=[dict('
+                    "type='KNNHook', ...)], which takes every model"
+                )
             label = sample.get('gt_label', sample.get('gt_score'))
             if label is None:
                 raise UserError('KNNAccuracy needs labels, but the evaluated data set has none')

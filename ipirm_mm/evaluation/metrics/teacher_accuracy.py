@@ -37,6 +37,11 @@ class TeacherAccuracy(Accuracy):
                     'TeacherAccuracy needs the predictions of the teacher: set '
                     'model.predict_teacher=True, or remove it from the evaluator'
                 )
+            if 'gt_label' not in sample:
+                raise UserError(
+                    'TeacherAccuracy needs one label per image, but the evaluated data set has '
+                    'images without: remove it from the evaluator'
+                )
             if sample['gt_label'].numel() != 1:
                 raise UserError(
                     'TeacherAccuracy needs one label per image, but an image has '

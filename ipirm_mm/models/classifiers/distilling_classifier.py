@@ -23,7 +23,7 @@ from ..distillation import (
     dry_run,
     find_stages,
 )
-from ..utils import as_names, sample_indices
+from ..utils import as_names, sample_indices, wrong_labels
 
 
 @MODELS.register_module()
@@ -110,12 +110,17 @@ class DistillingClassifier(ImageClassifier):
             for frozen in self.beside:
                 frozen.record_stages()
         self._build_losses(input_size)
-        mixes = getattr(self.data_preprocessor, 'batch_augments', None) is not None
+        self._check_mixing()
+
+    def _check_mixing(self) -> None:
+        """Check that no images are mixed which a loss compares as a whole."""
+        if getattr(self.data_preprocessor, 'batch_augments', None) is None:
+            return
         for loss in self._losses():
-            if mixes and not loss.allows_mixing:
+            if not loss.allows_mixing:
                 raise UserError(
-                    f'{type(loss).__name__} compares whole images, but train_cfg.augments mixes '
-                    'them (Mixup, CutMix): remove one of the two'
+                    f'{type(loss).__name__} compares whole images, but train_cfg.augments (or the '
+                    'SwitchRecipeHook) mixes them (Mixup, CutMix): remove one of the two'
                 )
 
     def _losses(self) -> list[DistillationLoss]:
@@ -156,13 +161,16 @@ class DistillingClassifier(ImageClassifier):
             The classifier.
 
         Raises:
-            UserError: If a teacher has other classes than the training set.
+            UserError: If a teacher has other classes than the training set, or a hook has begun
+                to mix images that a loss compares as a whole.
         """
         if mode and not self._classes_matched:
             meta = MessageHub.get_current_instance().get_info('dataset_meta')
             if meta is not None and id(meta) != self._old_meta:
                 self._classes_matched = True
                 self._match_classes(as_names(meta.get('classes')))
+        if mode:
+            self._check_mixing()
         return super().train(mode)
 
     def _match_classes(self, names: tuple[str, ...] | None) -> None:
@@ -215,6 +223,11 @@ class DistillingClassifier(ImageClassifier):
                 f"the student's head {type(self.head).__name__} cannot be trained: {error} Set "
                 'model.head.distillation=False if it has this option, or use another head'
             ) from error
+        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError) as error:
+            wrong = wrong_labels(data_samples, getattr(self.head, 'num_classes', None))
+            if wrong is None:
+                raise
+            raise UserError(wrong) from error
 
     def predict(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs: Any

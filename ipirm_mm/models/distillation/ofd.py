@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -66,6 +67,7 @@ class OFD(DistillationLoss):
         self.norm_cfg = norm_cfg or dict(type='BN')
         self.numbers: list[int] = []
         self.connectors = nn.ModuleList()
+        self._has_margins = False
 
     def build(self, student: NetworkOutputs, teachers: list[NetworkOutputs]) -> None:
         """Build the connectors and the buffers of the margins; see the base class."""
@@ -119,6 +121,17 @@ class OFD(DistillationLoss):
                 )
             margin = getattr(self, f'margin{number}')
             margin.copy_(ofd_margin(norm.weight, norm.bias))
+        self._has_margins = True
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # The margins are those of the teacher that is there, not of the one that a student was
+        # trained with from whose checkpoint the run starts.
+        for number in self.numbers if self._has_margins else ():
+            if f'{prefix}margin{number}' in state_dict:
+                state_dict[f'{prefix}margin{number}'] = getattr(self, f'margin{number}').clone()
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def compared(self, student: NetworkOutputs) -> dict[str, Tensor]:
         """Name the stages that are compared; see the base class."""

@@ -17,7 +17,7 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.resources import find_config
 from ipirm_mm.utils import check_checkpoint
 
-from ..utils import class_names, class_order, load_weights, say_unknown
+from ..utils import class_names, class_order, load_weights, say_unknown, student_alone
 from .outputs import NetworkOutputs, collect_outputs
 from .recorders import PreActivationRecorder, find_stages
 
@@ -29,7 +29,8 @@ class FrozenTeacher(nn.Module):
 
     Args:
         model: Config of the network, or path of a config file that has one: a classifier, or a
-            self-supervised algorithm for losses that need no classes.
+            self-supervised algorithm for losses that need no classes. Of a
+            ``DistillingClassifier`` the student teaches.
         checkpoint: Path or address of its checkpoint. It is read when training begins, or at the
             first use.
         batch_statistics: Whether its batch normalization uses the statistics of the batch in
@@ -237,13 +238,13 @@ class DetachedModules:
 def _model_config(model: dict | str) -> ConfigDict:
     """Copy the config of a network, with its data preprocessor."""
     if not isinstance(model, str):
-        return ConfigDict(copy.deepcopy(model))
+        return student_alone(ConfigDict(copy.deepcopy(model)))
     config = Config.fromfile(find_config(model, 'of the teacher'))
     if config.get('model') is None:
         raise UserError(f'{model}, the config of the teacher, has no model')
-    network = config.model
-    if config.get('data_preprocessor') is not None:
-        network.setdefault('data_preprocessor', config.data_preprocessor)
+    network = student_alone(config.model)
+    # A model trained without any was trained on images as they are.
+    network.setdefault('data_preprocessor', config.get('data_preprocessor') or {})
     return network
 
 

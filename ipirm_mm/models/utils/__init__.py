@@ -8,11 +8,18 @@ from .classes import (
     config_class_names,
     say_unknown,
 )
-from .classifier_config import load_classifier, plain_classifier
+from .classifier_config import load_classifier, plain_classifier, student_alone
 from .gather import gather_batch
 from .head_logits import SCORE_KINDS, describe_output, head_logits, score_kind
 from .input_shapes import candidate_channels, candidate_sizes, input_channels
-from .label_rules import LabelRule, is_distribution, label_rule, merge_samples, stack_scores
+from .label_rules import (
+    LabelRule,
+    is_distribution,
+    label_rule,
+    merge_samples,
+    stack_scores,
+    wrong_labels,
+)
 from .pooling import pool_last, pooled_feature, run_wrapped_classifier, whole_images
 from .sample_indices import sample_indices
 from .weights import CheckedPretrained, load_state, load_weights, plain_state, unwrapped_state
@@ -47,6 +54,8 @@ __all__ = [
     'say_unknown',
     'score_kind',
     'stack_scores',
+    'student_alone',
     'unwrapped_state',
     'whole_images',
+    'wrong_labels',
 ]

@@ -37,12 +37,7 @@ def plain_classifier(config: Config) -> ConfigDict:
             f'{config.filename} has no classifier: its model.type is {kind}; give the config of a '
             'student or a fine-tuned classifier'
         )
-    model = copy.deepcopy(config.model)
-    # A DistillingClassifier names the parts that are the student.
-    student_parts = getattr(network, 'student_parts', None)
-    if student_parts is not None:
-        parts = {name: model[name] for name in student_parts if model.get(name) is not None}
-        model = ConfigDict(type='ImageClassifier', **parts)
+    model = student_alone(copy.deepcopy(config.model))
     model.pop('train_cfg', None)  # batch augmentations such as Mixup
     for part in (model, model.get('backbone') or {}):  # the weights come from a checkpoint
         part.pop('init_cfg', None)
@@ -50,6 +45,22 @@ def plain_classifier(config: Config) -> ConfigDict:
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', copy.deepcopy(config.data_preprocessor))
     return model
+
+
+def student_alone(model: ConfigDict) -> ConfigDict:
+    """Config of the student of a ``DistillingClassifier``, as a classifier of MMPretrain.
+
+    Args:
+        model: Config of a model with the name of its type; of other models it is returned as it
+            is.
+    """
+    kind = model.get('type')
+    network = MODELS.get(kind) if isinstance(kind, str) else kind
+    parts = getattr(network, 'student_parts', None)  # only a DistillingClassifier names them
+    if parts is None:
+        return model
+    kept = {name: model[name] for name in parts if model.get(name) is not None}
+    return ConfigDict(type='ImageClassifier', **kept)
 
 
 def load_classifier(config: Config, checkpoint: str) -> Any:

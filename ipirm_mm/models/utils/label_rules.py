@@ -37,6 +37,34 @@ def label_rule(model: Any) -> LabelRule | None:
     return LabelRule(head.thr, head.topk)
 
 
+def wrong_labels(samples: Any, num_classes: int | None) -> str | None:
+    """Say what is wrong with the labels of a batch that a head cannot be trained on.
+
+    Args:
+        samples: Samples of the images.
+        num_classes: Number of classes of the head; None if it is not known.
+
+    Returns:
+        A sentence; None if nothing is.
+    """
+    for sample in samples:
+        name = f'the image {sample.get("img_path", "")}'.rstrip()
+        if 'gt_label' not in sample and 'gt_score' not in sample:
+            return (
+                f"{name} has no label, but the head's own loss needs one: give all images labels"
+            )
+        label = sample.get('gt_label')
+        if label is None or num_classes is None or not label.numel():
+            continue
+        if int(label.min()) < 0 or int(label.max()) >= num_classes:
+            return (
+                f'{name} has the label {label.tolist()}, but model.head.num_classes is '
+                f'{num_classes}, and labels are from 0 to {num_classes - 1}: set it to the number '
+                'of classes of the data set'
+            )
+    return None
+
+
 def stack_scores(samples: Any) -> Tensor:
     """Scores of predicted samples, ``(N, C)``.
 
