@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import MODELS
 
 from ipirm_mm.evaluation import load_predictions
@@ -85,3 +86,23 @@ def test_the_printed_command_gives_the_printed_accuracy(checkpoint, tmp_path):
     correct = load_predictions(str(out)).correct()
     assert len(correct) == 200
     assert f'{100 * float(correct.double().mean()):.2f}' == f'{accuracy:.2f}'
+
+
+def test_probabilities_are_not_reused_for_other_images(tmp_path):
+    """Of the same config, whose list or pictures have changed."""
+    cache_file = runpy.run_path(str(ROOT / 'tools/search_tta.py'))['cache_file']
+    config = Config(dict(model={}, val_dataloader=dict(dataset={})), filename=__file__)
+    args = Namespace(checkpoint=str(tmp_path / 'c.pth'), work_dir=tmp_path)
+    (tmp_path / 'c.pth').touch()
+    (tmp_path / 'a.png').write_bytes(b'one')
+
+    def name(text):
+        (tmp_path / 'list.txt').write_text(text)
+        data = CustomDataset(data_prefix=str(tmp_path), ann_file=str(tmp_path / 'list.txt'))
+        return cache_file(config, data, args)
+
+    first = name('a.png 0\n')
+    assert name('a.png 0\n') == first
+    assert len({first, name('a.png 1\n'), name('a.png 0\nb.png 0\n')}) == 3
+    (tmp_path / 'a.png').write_bytes(b'another')
+    assert name('a.png 0\n') != first

@@ -106,14 +106,15 @@ def parse_args() -> argparse.Namespace:
 
 
 def scores_of_views(
-    cfg: Config, model: ScoreMergingTTA, cache: Path, names: tuple[str, ...] | None
+    cfg: Config, model: ScoreMergingTTA, args: argparse.Namespace, names: tuple[str, ...] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Predict the views of each image of the validation split.
 
     Args:
         cfg: Config whose validation pipeline makes several views.
         model: The classifier.
-        cache: File of these probabilities; it is read if it exists, and written otherwise.
+        args: Arguments of the command. Probabilities are kept in its ``work_dir``, and read if
+            they are there.
         names: Names of the classes of the classifier; None if they are not known.
 
     Returns:
@@ -123,11 +124,12 @@ def scores_of_views(
     Raises:
         UserError: If an image has no label.
     """
+    loader = Runner.build_dataloader(cfg.val_dataloader, seed=0)
+    cache = cache_file(cfg, loader.dataset, args)
     if cache.is_file():
         print(f'probabilities of an earlier run: {cache}')
         with np.load(cache, allow_pickle=False) as arrays:
             return torch.from_numpy(arrays['scores']), torch.from_numpy(arrays['labels'])
-    loader = Runner.build_dataloader(cfg.val_dataloader, seed=0)
     scores: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
     with ProgressBar(f'views of {len(loader.dataset):,} images') as bar:
@@ -180,13 +182,24 @@ def label_of(sample: Any, classes: int) -> torch.Tensor:
     return row
 
 
-def cache_file(cfg: Config, args: argparse.Namespace) -> Path:
+def cache_file(cfg: Config, dataset: Any, args: argparse.Namespace) -> Path:
     """File of the probabilities, named by a hash of all that they depend on."""
-    stat = os.stat(args.checkpoint)
     content = f'{cfg.model} {cfg.get("data_preprocessor")} {cfg.val_dataloader.dataset}'
-    content += f' {os.path.abspath(args.checkpoint)} {stat.st_size} {stat.st_mtime_ns}'
-    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-    return args.work_dir / f'{Path(cfg.filename).stem}-{digest}.npz'
+    digest = hashlib.sha256(f'{content} {file_state(args.checkpoint)}'.encode())
+    # A list or a folder of images may have changed under the same name.
+    for index in range(len(dataset) if hasattr(dataset, 'get_data_info') else 0):
+        info = dataset.get_data_info(index)
+        state = file_state(info['img_path']) if info.get('img_path') else ''
+        digest.update(f'{state} {info.get("gt_label")} {info.get("gt_score")}\n'.encode())
+    return args.work_dir / f'{Path(cfg.filename).stem}-{digest.hexdigest()[:12]}.npz'
+
+
+def file_state(path: str) -> str:
+    """Path, size and time of a file; of one that is elsewhere, its address."""
+    if not os.path.exists(path):
+        return path
+    stat = os.stat(path)
+    return f'{os.path.abspath(path)} {stat.st_size} {stat.st_mtime_ns}'
 
 
 def evaluate(
@@ -238,7 +251,7 @@ def main() -> None:
         dataset = cfg.val_dataloader.dataset
         dataset.pipeline = tta_pipeline(dataset.pipeline, crops, crop_size, resize)
         views = dataset.pipeline[-1]
-        return views, *scores_of_views(cfg, model, cache_file(cfg, args), names)
+        return views, *scores_of_views(cfg, model, args, names)
 
     _, scores, labels = scores_with('center', None, None)
     rule = label_rule(model.module) or (None if labels.ndim == 1 else LabelRule())
