@@ -35,9 +35,9 @@ from ipirm_mm.functional import merge_label_scores, merge_scores
 from ipirm_mm.models.tta import VIEW_POLICIES, ScoreMergingTTA, tta_pipeline
 from ipirm_mm.models.utils import (
     LabelRule,
-    as_names,
     class_names,
     class_order,
+    dataset_class_names,
     is_distribution,
     label_rule,
     load_classifier,
@@ -148,7 +148,7 @@ def scores_of_views(
             )
         result = result[0], result[1].int().argmax(1)
     order = class_order(
-        as_names((getattr(loader.dataset, 'metainfo', None) or {}).get('classes')),
+        dataset_class_names(loader.dataset),
         names,
         'the validation split',
         'the checkpoint',

@@ -27,9 +27,9 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import NEED_LABELS, DumpPredictions, PredictionEvaluator, has_label
 from ipirm_mm.models.tta import tta_pipeline
 from ipirm_mm.models.utils import (
-    as_names,
     class_names,
     class_order,
+    dataset_class_names,
     label_rule,
     say_unknown,
 )
@@ -103,7 +103,7 @@ def set_evaluator(runner: Any, cfg: Config, args: argparse.Namespace) -> None:
     loop = runner.test_loop
     dataset = loop.dataloader.dataset
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    names = as_names((getattr(dataset, 'metainfo', None) or {}).get('classes'))
+    names = dataset_class_names(dataset)
     if args.checkpoint is None:
         source, own, rule = args.config, model.classes, model.rule
     else:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from ipirm_mm.datasets import number_images, one_class, why_not_one_class
 from ipirm_mm.errors import UserError
-from ipirm_mm.models.utils import as_names, pooled_feature
+from ipirm_mm.models.utils import dataset_class_names, pooled_feature
 from ipirm_mm.utils import ProgressBar
 
 
@@ -121,7 +121,7 @@ def extract_features(
         features=[_gather(view)[order] for view in features],
         sample_idx=sample_idx[first],
         num_images=numbers.num_images,
-        classes=as_names((getattr(dataloader.dataset, 'metainfo', None) or {}).get('classes')),
+        classes=dataset_class_names(dataloader.dataset),
     )
     if len(order) < numbers.num_images:
         print_log(

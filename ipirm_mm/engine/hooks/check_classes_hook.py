@@ -12,7 +12,7 @@ from mmpretrain.models import BaseClassifier
 from mmpretrain.registry import HOOKS
 
 from ipirm_mm.evaluation import PredictionEvaluator
-from ipirm_mm.models.utils import as_names, class_order
+from ipirm_mm.models.utils import class_order, dataset_class_names
 
 
 @HOOKS.register_module()
@@ -36,17 +36,12 @@ class CheckClassesHook(Hook):
         model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not isinstance(model, BaseClassifier):
             return  # self-supervised training has no classes
-        names = _names_of(runner.train_dataloader)
+        names = dataset_class_names(runner.train_dataloader.dataset)
         loop: Any = runner._val_loop
         if isinstance(loop, BaseLoop) and type(getattr(loop, 'evaluator', None)) is Evaluator:
-            own = _names_of(loop.dataloader)
+            own = dataset_class_names(loop.dataloader.dataset)
             order = class_order(own, names, 'the validation split', 'the training set')
             if order is not None:
                 meta = loop.evaluator.dataset_meta
                 loop.evaluator = PredictionEvaluator(loop.evaluator.metrics, order)
                 loop.evaluator.dataset_meta = meta
-
-
-def _names_of(loader: Any) -> tuple[str, ...] | None:
-    meta = getattr(loader.dataset, 'metainfo', None) or {}
-    return as_names(meta.get('classes'))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -31,7 +29,7 @@ class RequireStepsHook(Hook):
         """Check that a checkpoint has something of the model, of which MMEngine only warns."""
         state = checkpoint.get('state_dict', checkpoint)
         own = unwrap(runner.model).state_dict()
-        if not any(re.sub(r'^module\.', '', key) in own for key in state):
+        if not any(key.removeprefix('module.') in own for key in state):
             raise UserError(
                 f'load_from: none of the weights in {runner._load_from} is one of the model: it '
                 f'has {next(iter(state), "nothing")}, ..., and the model {next(iter(own))}, ...: '

@@ -6,6 +6,7 @@ from .classes import (
     class_order,
     common_classes,
     config_class_names,
+    dataset_class_names,
     say_unknown,
 )
 from .classifier_config import load_classifier, plain_classifier, student_alone
@@ -35,6 +36,7 @@ __all__ = [
     'class_order',
     'common_classes',
     'config_class_names',
+    'dataset_class_names',
     'describe_output',
     'gather_batch',
     'head_logits',

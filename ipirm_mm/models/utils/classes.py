@@ -33,6 +33,18 @@ def as_names(classes: Any) -> Names | None:
     return tuple(str(name) for name in classes)
 
 
+def dataset_class_names(dataset: Any) -> Names | None:
+    """Names of the classes of a built data set, or of a wrapper around one.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        The names in its ``metainfo``; None if they are not known.
+    """
+    return as_names((getattr(dataset, 'metainfo', None) or {}).get('classes'))
+
+
 def class_names(checkpoint: str | None, config: Any = None) -> Names | None:
     """Names of the classes that a classifier was trained on, in the order of its scores.
 

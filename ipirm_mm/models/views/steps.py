@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from .draws import Draws
 from .image_ops import LARGEST, apply_to_axes, blur_matrix, crop_matrix, jitter_colors, to_gray
 
 
-class Step:
+class Step(ABC):
     """A transform of a batch of images.
 
     Args:
@@ -76,9 +77,9 @@ class Step:
         """Draw its parameters for images of a size, ``(N, ...)`` each."""
         return ()
 
+    @abstractmethod
     def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
         """Apply it to all of the images."""
-        raise NotImplementedError
 
 
 class Crop(Step):
