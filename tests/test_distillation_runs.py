@@ -73,7 +73,7 @@ def test_two_processes_train_like_one(chain, tmp_path, student, start):
     text = (
         f'_base_ = [{str(ROOT / f"configs/quickstart/student_{student}.py")!r}]\n'
         "custom_imports = dict(imports=['ipirm_mm', 'double_precision'])\n"
-        "data_preprocessor = dict(type='DoubleClsPreprocessor')\n"
+        "data_preprocessor = dict(type='DoubleClsBatchedViews')\n"
         f'model = dict(backbone=dict(init_cfg=None, norm_cfg={group_norm}))\n'
         "custom_hooks = [*_base_.custom_hooks, dict(type='MeanLossHook')]\n"
     )

@@ -77,7 +77,7 @@ def test_two_processes_train_like_one(tmp_path, base, options, start):
     config.write_text(
         f'_base_ = [{str(ROOT / base)!r}]\n'
         "custom_imports = dict(imports=['ipirm_mm', 'double_precision'])\n"
-        "data_preprocessor = dict(type='DoublePreprocessor')\n"
+        "data_preprocessor = dict(type='DoubleBatchedViews')\n"
     )
     options = ('train_cfg.max_epochs=5', *options)
     train_stage_one(tmp_path / 'one', *options, config=config)

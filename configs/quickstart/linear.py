@@ -7,4 +7,8 @@ _base_ = ['supervised.py']
 model = dict(
     backbone=dict(frozen=True, init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'))
 )
+# Whole images, as in the test.
+data_preprocessor = dict(
+    _delete_=True, num_classes=10, mean=[73.0] * 3, std=[90.0] * 3, to_rgb=True
+)
 train_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))

@@ -6,12 +6,4 @@ model = dict(
     backbone=dict(norm_cfg=dict(type='BN')),
     head=dict(loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1)),
 )
-train_pipeline = [
-    _base_.tint,
-    # Draws that a resumed run sees again.
-    dict(type='SeededTransforms', transforms=_base_.view_pipeline),
-    _base_.pack,
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-custom_hooks = [dict(type='SetEpochHook')]
 optim_wrapper = dict(optimizer=dict(lr=3e-3))

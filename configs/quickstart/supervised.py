@@ -12,15 +12,23 @@ model = dict(
         loss=dict(type='CrossEntropyLoss'),
     ),
 )
-data_preprocessor = dict(
-    _delete_=True, num_classes=10, mean=[73.0] * 3, std=[90.0] * 3, to_rgb=True
-)
 # One view, augmented as in Stage I.
-train_pipeline = [_base_.tint, *_base_.view_pipeline, _base_.pack]
-train_dataloader = dict(batch_size=64, dataset=dict(split='train', pipeline=train_pipeline))
+data_preprocessor = dict(
+    _delete_=True,
+    type='ClsBatchedViews',
+    num_classes=10,
+    mean=[73.0] * 3,
+    std=[90.0] * 3,
+    to_rgb=True,
+    transforms=_base_.view_pipeline,
+    channels_last=True,
+)
+train_dataloader = dict(batch_size=64, dataset=dict(split='train'))
 val_evaluator = dict(_delete_=True, type='Accuracy')
 test_evaluator = val_evaluator
 
+# Tells the pipeline the epoch, which the draws of an image depend on.
+custom_hooks = [dict(type='SetEpochHook')]
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3))
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=100, by_epoch=True)]
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=20)

@@ -7,12 +7,13 @@ from .heads import IPIRMContrastiveHead, IPIRMLatentHead
 from .selfsup import IPIRMSimCLR, IPIRMSimSiam
 from .tta import ScoreMergingTTA
 from .utils import CheckedPretrained, load_weights, plain_classifier
-from .views import BatchedViews
+from .views import BatchedViews, ClsBatchedViews
 
 __all__ = [
     'CRD',
     'OFD',
     'BatchedViews',
+    'ClsBatchedViews',
     'CheckedPretrained',
     'DistillingClassifier',
     'EnsembleClassifier',

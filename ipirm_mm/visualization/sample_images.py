@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import Compose
+from mmpretrain.datasets.transforms import PackInputs
 
 from ipirm_mm.datasets import UniqueImages
 
@@ -42,7 +43,7 @@ class SampleImages:
         transforms: list[Any] = []
         first_view: list[Any] = []
         for transform in pipeline:
-            if hasattr(transform, 'pipelines') or type(transform).__name__ == 'PackInputs':
+            if hasattr(transform, 'pipelines') or isinstance(transform, PackInputs):
                 views = getattr(transform, 'transforms', None) or [None]
                 first_view = list(getattr(views[0], 'transforms', ()))
                 break

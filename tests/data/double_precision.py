@@ -9,25 +9,30 @@ from mmengine.hooks import Hook
 from mmpretrain.models.utils import ClsDataPreprocessor, SelfSupDataPreprocessor
 from mmpretrain.registry import HOOKS, MODELS
 
+from ipirm_mm.models import BatchedViews, ClsBatchedViews
+
 torch.set_default_dtype(torch.float64)
 
 
-@MODELS.register_module()
-class DoublePreprocessor(SelfSupDataPreprocessor):
-    def forward(self, data, training=False):
-        data = super().forward(data, training)
-        inputs = data['inputs']
-        data['inputs'] = (
-            [view.double() for view in inputs] if isinstance(inputs, list) else inputs.double()
-        )
-        return data
+def _double(data):
+    inputs = data['inputs']
+    views = [view.double() for view in inputs] if isinstance(inputs, list) else inputs.double()
+    return {**data, 'inputs': views}
 
 
-@MODELS.register_module()
-class DoubleClsPreprocessor(ClsDataPreprocessor):
+def _register(name, base):
+    """Register a data preprocessor whose images are in double precision."""
+
     def forward(self, data, training=False):
-        data = super().forward(data, training)
-        return {**data, 'inputs': data['inputs'].double()}
+        return _double(base.forward(self, data, training))
+
+    MODELS.register_module(module=type(name, (base,), dict(forward=forward)))
+
+
+_register('DoublePreprocessor', SelfSupDataPreprocessor)
+_register('DoubleClsPreprocessor', ClsDataPreprocessor)
+_register('DoubleBatchedViews', BatchedViews)
+_register('DoubleClsBatchedViews', ClsBatchedViews)
 
 
 @HOOKS.register_module()

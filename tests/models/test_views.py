@@ -259,6 +259,47 @@ def test_batches_that_do_not_fit_are_refused():
         ours(batch([images[0], images[1, :, :9]], range(2)), True)
 
 
+def test_classifiers_see_the_same_views(monkeypatch):
+    """The same steps as in self-supervised learning, then MMPretrain's preprocessor."""
+    steps = [dict(CROP), dict(type='RandomFlip', prob=0.5)]
+    norm = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=True)
+    options = dict(num_classes=4, batch_augments=dict(augments=dict(type='Mixup', alpha=1.0)))
+    ours = MODELS.build(dict(type='ClsBatchedViews', transforms=steps, **norm, **options))
+    images = photos().byte()
+    data = batch(images, range(6))
+    expected = preprocessor(steps, num_views=1, **norm)(data)['inputs'][0]
+    for label, sample in enumerate(data['data_samples']):
+        sample.set_gt_label(label % 4)
+    found = ours(data)
+    torch.testing.assert_close(found['inputs'], expected)
+    assert 'gt_score' in found['data_samples'][0]  # one-hot, for Mixup
+    mixed = ours(batch(images, range(6)), True)
+    assert mixed['inputs'].shape == expected.shape  # nothing to mix without labels
+    plain = MODELS.build(dict(type='ClsDataPreprocessor', **norm))(dict(inputs=images))
+    torch.testing.assert_close(ours(dict(inputs=images))['inputs'], plain['inputs'])
+    with pytest.raises(UserError, match=r'ClsBatchedViews needs view_seed .*PackWithSeed'):
+        ours(dict(inputs=images, data_samples=[DataSample()] * 6), True)
+    with pytest.raises(UserError, match='images of one size'):
+        ours(batch([images[0], images[1]], range(2)))
+
+
+@pytest.mark.parametrize('kind', ['BatchedViews', 'ClsBatchedViews'])
+def test_channels_last_changes_the_memory_format_only(kind, monkeypatch):
+    steps = [dict(CROP), dict(type='RandomFlip', prob=0.5)]
+    options = dict(type=kind, mean=[9.0] * 3, std=[2.0] * 3, to_rgb=True)
+    options['transforms'] = [steps] if kind == 'BatchedViews' else steps
+    found = []
+    for channels_last in (False, True):
+        views = MODELS.build(dict(options, channels_last=channels_last))(
+            batch(photos().byte(), range(6))
+        )['inputs']
+        for view in [views] if torch.is_tensor(views) else views:
+            assert view.is_contiguous(memory_format=torch.channels_last) == channels_last
+            found.append(view)
+    for one, other in zip(found[: len(found) // 2], found[len(found) // 2 :]):
+        assert torch.equal(one, other)
+
+
 def test_training_with_batched_views(tmp_path):
     """A resumed run ends like an uninterrupted one; the partition sees two views as well."""
     config = tmp_path / 'batched.py'

@@ -51,8 +51,22 @@ def test_a_finished_run_is_reused_until_something_changes(tmp_path):
     student = Run('teacher', tmp_path / 'teacher', 3, 0, needs={'a.b': encoder()})
     other = Run('teacher', tmp_path / 'teacher', 3, 0, needs={'a.b': encoder(seed=1)})
     assert student.fingerprint != other.fingerprint
-    assert student.command[-1] == f'a.b={run.checkpoint}'
+    assert student.arguments[-1] == f'a.b={run.checkpoint}'
     train_all([encoder()], Console(quiet=True))  # there is nothing to do
+
+
+def test_runs_are_trained_and_a_failure_is_told(tmp_path):
+    from runs import Run, train_all
+
+    few = ['train_dataloader.dataset.indices=64', 'train_dataloader.batch_size=32']
+    run = Run('simclr', tmp_path / 'simclr', 1, 0, few)
+    train_all([run], Console(quiet=True))
+    assert run.done and not run.reused and run.checkpoint.is_file()
+    assert run.epochs_done() == 1 and run.stamp.read_text() == run.fingerprint
+    failing = Run('simclr', tmp_path / 'failing', 1, 0, [*few, 'model.num_subsets=1'])
+    with pytest.raises(SystemExit, match=r'ended with status 1:\n[^$]*num_subsets'):
+        train_all([failing], Console(quiet=True))
+    assert not failing.stamp.exists()
 
 
 def test_chain_of_stage_2(tmp_path):

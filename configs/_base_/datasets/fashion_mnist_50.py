@@ -1,7 +1,4 @@
 # Fashion-MNIST-50, embedded in the package, tinted by a hidden factor: ten colors.
-data_preprocessor = dict(
-    type='SelfSupDataPreprocessor', mean=[73.0] * 3, std=[90.0] * 3, to_rgb=True
-)
 # Colors that do not follow the class, for Stage I and the k-NN monitor.
 tint = dict(type='TintByFactor', num_factors=10, follow=0.0, seed=0)
 # Meta keys reach the model with each sample: its index, by which partitions are looked up; the
@@ -13,11 +10,17 @@ view_pipeline = [
     dict(type='RandomResizedCrop', scale=28, crop_ratio_range=(0.4, 1.0)),
     dict(type='RandomFlip', prob=0.5),
 ]
-train_pipeline = [
-    tint,
-    dict(type='SeededMultiView', num_views=2, transforms=[view_pipeline]),
-    pack,
-]
+# The loader only reads the images; the model makes the two views of a whole batch at once.
+data_preprocessor = dict(
+    type='BatchedViews',
+    mean=[73.0] * 3,
+    std=[90.0] * 3,
+    to_rgb=True,
+    num_views=2,
+    transforms=[view_pipeline],
+    channels_last=True,
+)
+train_pipeline = [tint, {**pack, 'type': 'PackWithSeed'}]
 test_pipeline = [tint, pack]
 
 train_dataloader = dict(

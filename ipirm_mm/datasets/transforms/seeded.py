@@ -183,6 +183,10 @@ class PackWithSeed(_Seeded, PackInputs):
         UserError: When called after :meth:`set_epoch`, if there is no ``sample_idx``.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.meta_keys: tuple[str, ...] = (*self.meta_keys, 'view_seed')
+
     def transform(self, results: dict) -> dict:
         """Pack the image, and the seed of its views."""
         words = self._words(results)
@@ -191,6 +195,4 @@ class PackWithSeed(_Seeded, PackInputs):
             if words is None
             else int(words[0]) << 31 ^ int(words[1])  # 63 bits
         )
-        packed = super().transform(results)
-        packed['data_samples'].set_metainfo(dict(view_seed=seed))
-        return packed
+        return super().transform({**results, 'view_seed': seed})

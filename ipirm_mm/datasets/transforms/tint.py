@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
@@ -42,6 +44,18 @@ def tint(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """
     colors = PALETTE[np.asarray(factors)][:, None, None, :].astype(np.uint16)
     return ((images[..., None] * colors + 127) // 255).astype(np.uint8)
+
+
+# What each gray value becomes in each color, BGR as everywhere in OpenMMLab: (color, gray, 3).
+_GRAYS = np.arange(256, dtype=np.uint8)
+_SHADES = np.stack([tint(_GRAYS[:, None, None], np.full(256, n)) for n in range(len(PALETTE))])
+_SHADES = np.ascontiguousarray(_SHADES[:, :, 0, 0, ::-1])
+
+
+@lru_cache(maxsize=2**17)  # the hash takes longer than to color a small image
+def _words(seed: int, sample_idx: int) -> tuple[int, int]:
+    words = seed_words(seed, sample_idx)
+    return int(words[0]), int(words[1])
 
 
 @TRANSFORMS.register_module()
@@ -96,7 +110,7 @@ class TintByFactor(BaseTransform):
         Raises:
             UserError: If ``follow`` is positive and there is no class.
         """
-        words = seed_words(self.seed, sample_idx)
+        words = _words(self.seed, sample_idx)
         if self.follow and words[0] < self.follow * 2.0**32:
             if gt_label is None:
                 raise UserError(
@@ -104,7 +118,7 @@ class TintByFactor(BaseTransform):
                     'lacks'
                 )
             return (int(gt_label) + self.shift) % self.num_factors
-        return int(words[1]) % self.num_factors
+        return words[1] % self.num_factors
 
     def transform(self, results: dict) -> dict:
         """Color ``results['img']``, which becomes BGR, ``(H, W, 3)`` uint8."""
@@ -114,7 +128,7 @@ class TintByFactor(BaseTransform):
         factor = self.factor_of(int(results['sample_idx']), label)
         image = results['img']
         gray = image if image.ndim == 2 else image[..., 0]
-        results['img'] = tint(gray[None], np.array([factor]))[0, ..., ::-1].copy()
+        results['img'] = _SHADES[factor].take(gray, axis=0)
         results['factor'] = factor
         return results
 

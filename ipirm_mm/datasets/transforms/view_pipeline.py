@@ -26,6 +26,7 @@ _PACKING = (
     'PILToNumpy',
     'PackInputs',
     'PackMultiTaskInputs',
+    'PackWithSeed',
     'ToNumpy',
     'ToPIL',
     'ToTensor',

@@ -1,6 +1,6 @@
 """Views of a batch of images at once."""
 
-from .batched_views import BatchedViews
+from .batched_views import BatchedViews, ClsBatchedViews
 from .draws import Draws
 from .image_ops import (
     apply_to_axes,
@@ -13,6 +13,7 @@ from .image_ops import (
 
 __all__ = [
     'BatchedViews',
+    'ClsBatchedViews',
     'Draws',
     'apply_to_axes',
     'blur_matrix',

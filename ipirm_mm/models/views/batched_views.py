@@ -1,24 +1,97 @@
-"""A data preprocessor that makes the views of a batch of images at once."""
+"""Data preprocessors that make the views of a batch of images at once."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mmpretrain.models import SelfSupDataPreprocessor
+from mmpretrain.models import ClsDataPreprocessor, SelfSupDataPreprocessor
 from mmpretrain.registry import MODELS, TRANSFORMS
 from torch import Tensor
 
 from ipirm_mm.errors import UserError
 
 from .draws import Draws, split_mix
-from .steps import build_steps
+from .steps import Step, build_steps
 
 # Bytes of float images that are worked on at once: what stays in a core's cache, or enough to
 # keep a GPU busy.
 CHUNK_BYTES = {'cpu': 2**20, 'other': 2**28}
+
+
+def view_seeds(data: dict, training: bool, name: str) -> Tensor | None:
+    """Read the seeds of a batch's views, which ``PackWithSeed`` packed.
+
+    Args:
+        data: The batch, with ``data_samples``.
+        training: Whether this is a training step.
+        name: Name of the preprocessor, for the message.
+
+    Returns:
+        ``(N,)`` int64 on the CPU; None if there are none.
+
+    Raises:
+        UserError: If a training step lacks them.
+    """
+    seeds = [sample.get('view_seed') for sample in data.get('data_samples') or []]
+    if seeds and all(seed is not None for seed in seeds):
+        return torch.tensor(seeds)
+    if training:
+        raise UserError(
+            f'{name} needs view_seed in each sample: end the pipeline of '
+            "train_dataloader.dataset in dict(type='PackWithSeed'), not in PackInputs"
+        )
+    return None
+
+
+def make_view(
+    images: Tensor,
+    seeds: Tensor,
+    steps: Sequence[Step],
+    channels_last: bool = False,
+    finish: Callable | None = None,
+) -> Tensor:
+    """Make one view of each image, some images at a time.
+
+    Args:
+        images: ``(N, C, H, W)`` uint8, or float from 0 to 255.
+        seeds: Seed of each view, ``(N,)`` int64 on the CPU.
+        steps: The steps of the view.
+        channels_last: Whether the channels of a pixel lie side by side in memory. Defaults to
+            False.
+        finish: What is done last with float views. Defaults to None: nothing.
+
+    Returns:
+        Float views ``(N, C, H', W')``.
+    """
+    draws = Draws(seeds)
+    plans, sizes = [], [tuple(images.shape[2:])]
+    for step in steps:
+        plans.append(step.plan(draws, *sizes[-1]))
+        sizes.append(step.size(*sizes[-1]))
+    views = torch.empty(
+        (*images.shape[:2], *sizes[-1]),
+        device=images.device,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+    pixels = images.shape[1] * max(height * width for height, width in sizes)
+    limit = CHUNK_BYTES.get(images.device.type, CHUNK_BYTES['other'])
+    length = max(1, limit // (4 * pixels))
+    # Autocast would round 8 bits of color.
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        for begin in range(0, len(images), length):
+            chunk = slice(begin, begin + length)
+            part = images[chunk].to(torch.float32, copy=True)
+            for step, plan in zip(steps, plans):
+                part = step(part, tuple(value[chunk] for value in plan))
+            views[chunk] = finish(part) if finish else part
+    return views
+
+
+def _build(transforms: Sequence[Any], rgb: bool) -> list[Step]:
+    return build_steps([TRANSFORMS.build(copy.deepcopy(step)) for step in transforms], rgb)
 
 
 @MODELS.register_module()
@@ -48,6 +121,9 @@ class BatchedViews(SelfSupDataPreprocessor):
         transforms: Pipelines of the views, as in ``MultiView``.
         num_views: Number of views of each pipeline, or one number for the only pipeline. Defaults
             to 2.
+        channels_last: Whether views are in PyTorch's ``channels_last`` memory format, which
+            convolutions keep: faster on processors, and on GPUs with mixed precision. Defaults to
+            False.
         **kwargs: Arguments of MMPretrain's ``SelfSupDataPreprocessor``: ``mean``, ``std``,
             ``to_rgb`` and others.
 
@@ -57,9 +133,14 @@ class BatchedViews(SelfSupDataPreprocessor):
     """
 
     def __init__(
-        self, transforms: Sequence[Any], num_views: int | Sequence[int] = 2, **kwargs: Any
+        self,
+        transforms: Sequence[Any],
+        num_views: int | Sequence[int] = 2,
+        channels_last: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.channels_last = channels_last
         numbers = [num_views] if isinstance(num_views, int) else list(num_views)
         pipelines = list(transforms)
         if len(numbers) != len(pipelines):
@@ -68,7 +149,7 @@ class BatchedViews(SelfSupDataPreprocessor):
                 f'{num_views}: give one number per pipeline'
             )
         self.views = [
-            build_steps([TRANSFORMS.build(copy.deepcopy(step)) for step in steps], self.is_rgb)
+            _build(steps, self.is_rgb)
             for steps, number in zip(pipelines, numbers)
             for _ in range(number)
         ]
@@ -95,14 +176,8 @@ class BatchedViews(SelfSupDataPreprocessor):
             UserError: If seeds are missing in training, images are of several sizes, or the number
                 of views is another.
         """
-        samples = data.get('data_samples') or []
-        seeds = [sample.get('view_seed') for sample in samples]
-        if not seeds or any(seed is None for seed in seeds):
-            if training:
-                raise UserError(
-                    'BatchedViews needs view_seed in each sample: end the pipeline of '
-                    "train_dataloader.dataset in dict(type='PackWithSeed'), not in PackInputs"
-                )
+        seeds = view_seeds(data, training, type(self).__name__)
+        if seeds is None:
             return super().forward(data, training)
         inputs = self.cast_data(data['inputs'])
         if isinstance(inputs, Tensor):
@@ -114,33 +189,70 @@ class BatchedViews(SelfSupDataPreprocessor):
                 "pipeline of the data set, by dict(type='SeededMultiView', ...), "
                 'and leave RandomResizedCrop out here'
             )
-        keys = torch.tensor(seeds)
-        # Autocast would round 8 bits of color.
-        with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
-            views = [
-                self._view(images, split_mix(keys + number), steps)
-                for number, (images, steps) in enumerate(zip(inputs, self.views))
-            ]
-        return {'inputs': views, 'data_samples': self.cast_data(samples)}
-
-    def _view(self, images: Tensor, seeds: Tensor, steps: list) -> Tensor:
         if self._channel_conversion:
-            images = images.flip(1)
-        draws = Draws(seeds)
-        plans, sizes = [], [tuple(images.shape[2:])]
-        for step in steps:
-            plans.append(step.plan(draws, *sizes[-1]))
-            sizes.append(step.size(*sizes[-1]))
-        views = images.new_empty((*images.shape[:2], *sizes[-1]), dtype=torch.float32)
-        pixels = images.shape[1] * max(height * width for height, width in sizes)
-        limit = CHUNK_BYTES.get(images.device.type, CHUNK_BYTES['other'])
-        length = max(1, limit // (4 * pixels))
-        for begin in range(0, len(images), length):
-            chunk = slice(begin, begin + length)
-            part = images[chunk].to(torch.float32, copy=True)
-            for step, plan in zip(steps, plans):
-                part = step(part, tuple(value[chunk] for value in plan))
-            if self._enable_normalize:
-                part = (part - self.mean) / self.std
-            views[chunk] = part
-        return views
+            inputs = [images.flip(1) for images in inputs]
+        views = [
+            make_view(
+                images, split_mix(seeds + number), steps, self.channels_last, self._normalize
+            )
+            for number, (images, steps) in enumerate(zip(inputs, self.views))
+        ]
+        return {'inputs': views, 'data_samples': self.cast_data(data['data_samples'])}
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std if self._enable_normalize else images
+
+
+@MODELS.register_module()
+class ClsBatchedViews(ClsDataPreprocessor):
+    """Augments the images of a classifier on the device, for a whole batch at once.
+
+    What :class:`BatchedViews` is for self-supervised learning, for ``ImageClassifier`` and
+    ``DistillingClassifier``: one view of each image, from the seed that
+    :class:`~ipirm_mm.datasets.PackWithSeed` packs last in the pipeline, then MMPretrain's
+    normalization, and its Mixup or CutMix if the model asks for them.
+
+    Args:
+        transforms: Pipeline of the view, see :class:`BatchedViews`.
+        channels_last: See :class:`BatchedViews`. Defaults to False.
+        **kwargs: Arguments of MMPretrain's ``ClsDataPreprocessor``: ``mean``, ``std``,
+            ``to_rgb``, ``num_classes`` and others.
+
+    Raises:
+        UserError: If a transform does not work on batches.
+    """
+
+    def __init__(
+        self, transforms: Sequence[Any], channels_last: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.channels_last = channels_last
+        self.steps = _build(transforms, rgb=False)
+
+    @torch.compiler.disable
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Move a batch to the device, augment and normalize it.
+
+        Args:
+            data: ``inputs``, uint8 ``(N, C, H, W)``, and ``data_samples``, with ``view_seed`` if
+                they are to be augmented.
+            training: Whether this is a training step, which needs seeds. Defaults to False.
+
+        Returns:
+            As ``ClsDataPreprocessor``: ``inputs``, float ``(N, C, H', W')``, and ``data_samples``.
+
+        Raises:
+            UserError: If seeds are missing in training, or images are of several sizes.
+        """
+        seeds = view_seeds(data, training, type(self).__name__)
+        if seeds is not None:
+            images = self.cast_data(data['inputs'])
+            if not isinstance(images, Tensor) or images.ndim != 4:
+                raise UserError(
+                    'ClsBatchedViews needs images of one size, (N, C, H, W): crop them in the '
+                    "pipeline of the data set, by dict(type='SeededTransforms', ...), and leave "
+                    'RandomResizedCrop out here'
+                )
+            view = make_view(images, split_mix(seeds), self.steps, self.channels_last)
+            data = {**data, 'inputs': view}
+        return super().forward(data, training)
