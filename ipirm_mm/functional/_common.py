@@ -67,28 +67,27 @@ def check_views(
 
 
 def exponentials(
-    similarity: Tensor, positive: Tensor, temperature: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits and their exponentials, without the terms of an anchor's own image.
+    logits: Tensor, positive: Tensor, first: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Exponentials of logits, without the terms of an anchor's own image.
 
     Each pass over a ``(2B, 2B)`` matrix costs more than the product that made it. So the passes
     work in place where autograd allows it.
 
     Args:
-        similarity: Similarities of all views of B images, ``(2B, 2B)``.
-        positive: Similarity of the two views of each anchor's image, ``(2B,)``.
-        temperature: Temperature.
+        logits: Logits of R consecutive images of a batch of B as anchors, both of their views, and
+            all views of the batch, ``(2R, 2B)``. The entries of the own image are overwritten.
+        positive: Logit of each anchor with its positive, ``(2R,)``.
+        first: Number of the first of the R images. Defaults to 0.
 
     Returns:
-        Four tensors. The logits ``(2B, 2B)``, whose entries of the own image are invalid. The
-        shift of each row ``(2B,)``: its largest logit, without gradient, which cancels in every
-        ratio. The exponentials of the shifted logits ``(2B, 2B)``, zero for the own image. The
-        exponential of the positive's shifted logit ``(2B,)``.
+        Three tensors. The shift of each row ``(2R,)``: its largest logit, without gradient, which
+        cancels in every ratio. The exponentials of the shifted logits ``(2R, 2B)``, zero for the
+        own image. The exponential of the positive's shifted logit ``(2R,)``.
     """
-    batch = len(similarity) // 2
-    logits = similarity / temperature
+    rows, batch = len(logits) // 2, logits.shape[1] // 2
     # The exp is then exactly zero, and so is its product with the logit.
-    logits.view(2, batch, 2, batch).diagonal(dim1=1, dim2=3).fill_(_OWN_LOGIT)
-    positive = positive / temperature
+    own = logits.view(2, rows, 2, batch)[..., first : first + rows].diagonal(dim1=1, dim2=3)
+    own.fill_(_OWN_LOGIT)
     shift = torch.maximum(logits.amax(1), positive).detach()
-    return logits, shift, (logits - shift[:, None]).exp_(), (positive - shift).exp()
+    return shift, (logits - shift[:, None]).exp_(), (positive - shift).exp()

@@ -183,7 +183,8 @@ def _contrastive_risks(
             0, anchor_subset.flatten(), values.flatten()
         )
 
-    logits, shift, exp, exp_positive = exponentials(similarity, positive, temperature)
+    logits = similarity / temperature
+    shift, exp, exp_positive = exponentials(logits, positive / temperature)
     partition_function = exp_positive[:, None] + own_subset_sum(exp)  # (2B, P)
     log_partition = partition_function.clamp(min=torch.finfo(exp.dtype).tiny).log()
     anchor_loss = log_partition + (shift - positive / temperature)[:, None]
@@ -192,7 +193,8 @@ def _contrastive_risks(
         return SubsetRisks(loss, torch.zeros_like(loss), size)
 
     if irm_temperature != temperature:
-        logits, _, exp, exp_positive = exponentials(similarity, positive, irm_temperature)
+        logits = similarity / irm_temperature
+        _, exp, exp_positive = exponentials(logits, positive / irm_temperature)
         partition_function = exp_positive[:, None] + own_subset_sum(exp)
     partition_function = partition_function.clamp(min=torch.finfo(exp.dtype).tiny)
     positive_logit = (positive / irm_temperature)[:, None]  # (2B, 1)

@@ -21,6 +21,12 @@ _TINY = 1e-30
 # If all other images of a subset together weigh less than this share of one image, that image is
 # alone. The gradient contains the square of the inverse, which must be finite in float32.
 _ALONE = 1e-15
+# Bytes of similarities that are computed at once: what stays in a core's cache, or enough to keep a
+# GPU busy.
+_TILE_BYTES = {'cpu': 2**21, 'other': 2**29}
+# Images whose rows are summed at once, by whether they come before or after a column's image: a
+# product with a mask for each, of which a GPU wants few.
+_TILE_IMAGES = {'cpu': 128, 'other': 1024}
 
 
 class SimilarityBlock(NamedTuple):
@@ -39,9 +45,8 @@ class SimilarityBlock(NamedTuple):
         irm_exp: ``exp`` at the penalty's temperature, ``(2B, B)``.
         weighted: For the scalar dummy: ``s exp(s)`` at the penalty's temperature, zero for the own
             image, summed over views, ``(2B, B)``. None for the vector dummy.
-        weighted_after: For the vector dummy: ``s exp(s)``, ``(2B, 2B)``, where the anchor's image
-            comes after the column's image, else zero. None for the scalar dummy.
-        weighted_before: Like ``weighted_after``, where the anchor's image comes before.
+        weighted_views: For the vector dummy: ``s exp(s)`` with each view, ``(2, B, 2, B)``: view
+            and image of the anchor, view and image of the column. None for the scalar dummy.
         temperature: Temperature of the loss.
         irm_temperature: Temperature of the penalty.
     """
@@ -53,8 +58,7 @@ class SimilarityBlock(NamedTuple):
     irm_exp_positive: Tensor
     irm_exp: Tensor
     weighted: Tensor | None
-    weighted_after: Tensor | None
-    weighted_before: Tensor | None
+    weighted_views: Tensor | None
     temperature: float
     irm_temperature: float
 
@@ -83,41 +87,96 @@ def similarity_block(
     """
     irm_temperature = check_views(z1, z2, temperature, irm_temperature, penalty)
     with torch.autocast(device_type=z1.device.type, enabled=False):
-        z1, z2 = at_least_float32(z1), at_least_float32(z2)
-        batch = len(z1)
-        views = torch.cat((z1, z2))
-        similarity = views @ views.T
-        positive = (z1 * z2).sum(1).repeat(2)
-
-        logits, shift, exp, exp_positive = exponentials(similarity, positive, temperature)
-        bar = exp[:, :batch] + exp[:, batch:]
-        if irm_temperature == temperature:
-            irm_exp_positive, irm_bar = exp_positive, bar
-        else:
-            logits, _, exp, irm_exp_positive = exponentials(similarity, positive, irm_temperature)
-            irm_bar = exp[:, :batch] + exp[:, batch:]
-        weighted = logits * exp
-        after = before = scalar = None
-        if penalty == 'vector':
-            order = torch.arange(batch, device=z1.device)
-            is_after = (order[:, None] > order).to(weighted.dtype)
-            after = (weighted.view(2, batch, 2, batch) * is_after[:, None]).view_as(weighted)
-            before = weighted.sub_(after)
-        else:
-            scalar = weighted[:, :batch] + weighted[:, batch:]
+        views = at_least_float32(torch.stack((z1, z2)))  # (2, B, D)
+        batch = views.shape[1]
+        positive = (views[0] * views[1]).sum(1).repeat(2)
+        halves = (2, batch, batch)
+        exp_sums = views.new_empty(halves)
+        irm_exp_sums = exp_sums if irm_temperature == temperature else views.new_empty(halves)
+        weighted = views.new_empty(halves if penalty == 'scalar' else (2, batch, 2, batch))
+        by_anchor = views.new_empty(3, 2, batch)  # shift, and exp of the positive's logit
+        limit = _TILE_BYTES.get(views.device.type, _TILE_BYTES['other'])
+        rows = max(1, limit // (4 * batch * views.element_size()))
+        for first in range(0, batch, rows):
+            images = slice(first, first + rows)
+            logits, exp, *anchors = _similarity_rows(views, positive, images, temperature)
+            exp_sums[:, images] = exp[:, :, 0] + exp[:, :, 1]
+            by_anchor[:2, :, images] = torch.stack(anchors)
+            if irm_temperature != temperature:
+                logits, exp, *anchors = _similarity_rows(views, positive, images, irm_temperature)
+                irm_exp_sums[:, images] = exp[:, :, 0] + exp[:, :, 1]
+            by_anchor[2, :, images] = anchors[1]
+            product = logits * exp
+            weighted[:, images] = (
+                product[:, :, 0] + product[:, :, 1] if penalty == 'scalar' else product
+            )
+        shift, exp_positive, irm_exp_positive = by_anchor.flatten(1)
     return SimilarityBlock(
         positive,
         shift,
         exp_positive,
-        bar,
+        exp_sums.flatten(0, 1),
         irm_exp_positive,
-        irm_bar,
-        scalar,
-        after,
-        before,
+        irm_exp_sums.flatten(0, 1),
+        weighted.flatten(0, 1) if penalty == 'scalar' else None,
+        weighted if penalty == 'vector' else None,
         temperature,
         irm_temperature,
     )
+
+
+def _similarity_rows(
+    views: Tensor, positive: Tensor, images: slice, temperature: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits of some images as anchors, ``(2, R, 2, B)``, and their :func:`exponentials`.
+
+    Args:
+        views: Projections of both views, ``(2, B, D)``.
+        positive: Similarity of each anchor with its positive, ``(2B,)``.
+        images: The images.
+        temperature: Temperature.
+
+    Returns:
+        Logits and exponentials, ``(2, R, 2, B)``; shift and exponential of the positive's logit,
+        ``(2, R)``.
+    """
+    anchors = views[:, images] / temperature
+    own = positive.view(2, -1)[:, images] / temperature
+    logits = anchors.flatten(0, 1) @ views.flatten(0, 1).T
+    shift, exp, exp_positive = exponentials(logits, own.flatten(), images.start)
+    shape = (*own.shape, *views.shape[:2])
+    return logits.view(shape), exp.view(shape), shift.view_as(own), exp_positive.view_as(own)
+
+
+def _column_sums(responsibility: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the columns of ``s exp(s)`` over the anchors after a column's image, and before it.
+
+    Args:
+        responsibility: Weight of each anchor in each subset, ``(K, 2B)``.
+        weighted: ``SimilarityBlock.weighted_views``, ``(2, B, 2, B)``.
+
+    Returns:
+        Both sums, ``(K, 2, B)`` each, by the column's view and image.
+    """
+    batch = weighted.shape[1]
+    column = torch.arange(batch, device=weighted.device)
+    after = before = responsibility.new_zeros(())
+    step = _TILE_IMAGES.get(weighted.device.type, _TILE_IMAGES['other'])
+    for first in range(0, batch, step):
+        last = min(first + step, batch)
+        for view in range(2):
+            anchors = responsibility[:, view * batch + first : view * batch + last]
+            rows = weighted[view, first:last]  # (R, 2, B)
+            sums = (anchors @ rows.flatten(1)).view(-1, 2, batch)
+            after = after + sums * (column < first)
+            before = before + sums * (column >= last)
+            # The images of the rows themselves, some of them before and some after an anchor.
+            own = rows[..., first:last]
+            is_after = (column[first:last, None] > column[first:last])[:, None]
+            pad = (first, batch - last)
+            after = after + F.pad(torch.einsum('kr,rvc->kvc', anchors, own * is_after), pad)
+            before = before + F.pad(torch.einsum('kr,rvc->kvc', anchors, own * ~is_after), pad)
+    return after, before
 
 
 def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,12 +231,12 @@ def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor
         gradient = (share * (mean_logit - positive_logit)).sum(1)
         return loss, gradient.square().masked_fill(alone, 0)
 
-    assert block.weighted_after is not None and block.weighted_before is not None
+    assert block.weighted_views is not None
     first = (share * positive_logit * (positive_share - 1)).sum(1)
     responsibility = share / rest * negatives / denominator  # (K, 2B)
     # Column c of a view: image c for the anchors after it, image c + 1 for the others.
-    after = (responsibility @ block.weighted_after).view(-1, 2, batch) * weights[:, None]
-    before = (responsibility @ block.weighted_before).view(-1, 2, batch) * weights[:, None]
+    after, before = _column_sums(responsibility, block.weighted_views)
+    after, before = after * weights[:, None], before * weights[:, None]
     column = after[..., :-1] + before[..., 1:]  # the last image has no column of its own
     return loss, (first.square() + column.square().sum((1, 2))).masked_fill(alone, 0)
 

@@ -19,8 +19,8 @@ from ipirm_mm.functional.partition import (
 from .balance import min_subset_size
 
 # Memory limit of the cached similarities, in bytes. Computing the similarities of a block takes
-# as long as ten evaluations of its objective.
-_CACHE_BYTES = 2 * 2**30
+# as long as several evaluations of its objective.
+_CACHE_BYTES = 2**30
 # Blocks on which the objective of a partition is estimated that was found without it.
 _ESTIMATED_BLOCKS = 8
 
@@ -137,8 +137,8 @@ class BlockedObjective:
         """
         if number not in self._cache:
             images, draws = self.blocks[number], len(self.z1)
-            # Two matrices of (2B, 2B) and one of half that size.
-            size = 10 * draws * len(images) ** 2 * self.z1.element_size()
+            # A matrix of (2B, 2B), and one or two of half that size.
+            size = 8 * draws * len(images) ** 2 * self.z1.element_size()
             while self._cache and (len(self._cache) + 1) * size > _CACHE_BYTES:
                 del self._cache[next(reversed(self._cache))]
             self._cache[number] = [self.similarity(images, draw) for draw in range(draws)]

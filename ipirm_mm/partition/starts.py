@@ -171,11 +171,12 @@ def cluster_search_subsets(
     sample = sample[: min(options.sample_size, len(part.blocks[0]))].sort().values
     sample = sample.to(part.mean.device)
     sample_objective = part.select([sample])
-    # Without the large matrices of the vector dummy, which the cluster objective does not use.
+    # Not kept by the objective, and without the large matrix of the vector dummy, which the cluster
+    # objective does not use.
     similarities = [
-        similarity._replace(weighted_after=None, weighted_before=None)
-        for number in range(len(part.blocks))
-        for similarity in part.similarities(number)
+        part.similarity(block, draw)._replace(weighted_views=None)
+        for block in part.blocks
+        for draw in range(len(part.z1))
     ]
     block_images = [block for block in part.blocks for _ in part.z1]  # one entry per draw
     sample_budget = options.evaluations_per_image * len(sample)
