@@ -12,12 +12,13 @@ export MPLBACKEND := Agg
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=10
 test test-all: export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo bench test test-all lint format clean
 
 help:
 	@echo 'make demo      train SimCLR, IP-IRM and controls on the embedded images; table and page'
 	@echo "make test      all tests but the slow ones, in minutes; some: make test ARGS='-k NAME'"
 	@echo 'make test-all  all tests, also with the maintained fork (onedl-*), in a second .venv'
+	@echo "make bench     time what has a benchmark, in about eight minutes; some: make bench ARGS='--only views'"
 	@echo 'make lint      ruff and mypy'
 	@echo 'make clean     remove .venv, .venv-onedl and work_dirs'
 
@@ -35,6 +36,9 @@ $(STAMP): requirements/pinned.txt setup.cfg pyproject.toml
 
 demo: $(STAMP)
 	@$(BIN)/python -W ignore projects/laptop/demo.py $(ARGS)
+
+bench: $(STAMP)
+	@$(BIN)/python -W ignore benchmarks/run.py $(ARGS)
 
 test: $(STAMP)
 	$(PYTEST) -m 'not slow' $(ARGS)

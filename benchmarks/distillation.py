@@ -14,15 +14,14 @@ step does. Medians of one run; quote the ratios.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from hardware import count
+from timing import Comparison, Report, Row, by_itself, positive, run_alone, share, turns
 from torch import Tensor
-from torch.utils.benchmark import Timer
 
 warnings.filterwarnings('ignore')
 
@@ -43,18 +42,6 @@ LOSSES = (
 )
 
 
-def medians(steps: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
-    """Milliseconds of each step, in turns, so that a noisy minute hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for run in range(runs + 1):
-        for name, step in steps.items():
-            begin = time.perf_counter()
-            step()
-            if run:  # the first warms up
-                times[name].append(1e3 * (time.perf_counter() - begin))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def classifier() -> dict:
     return dict(
         backbone=dict(type='ResNet', depth=50),
@@ -69,8 +56,16 @@ def classifier() -> dict:
     )
 
 
-def overhead(losses: list[dict], args: argparse.Namespace) -> tuple[float, float]:
-    """Milliseconds of a distillation step, and of what its two networks need alone."""
+def overhead(
+    name: str,
+    losses: list[dict],
+    runs: int,
+    batch: int,
+    size: int,
+    threads: int,
+    progress: Report,
+) -> Row:
+    """Time a distillation step, and what its two networks need alone."""
     torch.manual_seed(0)
     plain = MODELS.build(dict(type='ImageClassifier', **classifier()))
     teacher = dict(type='ImageClassifier', **classifier())
@@ -92,9 +87,9 @@ def overhead(losses: list[dict], args: argparse.Namespace) -> tuple[float, float
             loss.allocate(torch.arange(50000) % 1000)
     for network in (plain, model):
         network.train()
-    images = torch.randn(args.batch, 3, args.size, args.size)
+    images = torch.randn(batch, 3, size, size)
     samples = []
-    for index in range(args.batch):
+    for index in range(batch):
         sample = DataSample().set_gt_label(index)
         sample.set_field(index, 'sample_idx', field_type='metainfo')
         samples.append(sample)
@@ -108,10 +103,10 @@ def overhead(losses: list[dict], args: argparse.Namespace) -> tuple[float, float
     def teach() -> None:
         frozen.network.head(frozen.network.extract_feat(images))
 
-    times = medians(
-        dict(distilling=lambda: step(model), student=lambda: step(plain), teacher=teach), args.runs
-    )
-    return times['distilling'], times['student'] + times['teacher']
+    steps = dict(distilling=lambda: step(model), student=lambda: step(plain), teacher=teach)
+    times = turns(steps, runs, progress)
+    networks = [sum(both) for both in zip(times['student'], times['teacher'])]
+    return Row(name, networks, times['distilling'], threads, work=count(steps['distilling']))
 
 
 def gathered_crd(
@@ -127,12 +122,6 @@ def gathered_crd(
         negatives = (noise / (p[:, 1:] + noise + 1e-7)).log().sum()
         total = total - (positive + negatives) / len(v)
     return total
-
-
-def by_itself(step: Callable[[], object]) -> float:
-    """Milliseconds of a step on one thread that nothing else comes between."""
-    timer = Timer('step()', globals=dict(step=step), num_threads=1)
-    return 1e3 * timer.blocked_autorange(min_run_time=2).median
 
 
 def crd_steps() -> dict[str, Callable[[], object]]:
@@ -168,30 +157,65 @@ def crd_steps() -> dict[str, Callable[[], object]]:
     return dict(slow=slow, fast=fast, slow_scores=slow_scores, fast_scores=fast_scores)
 
 
+def crd_rows(runs: int, progress: Report) -> list[Row]:
+    """Time CRD's scores and its loss, each by itself and in turns, on one thread."""
+    torch.set_num_threads(1)
+    steps = crd_steps()
+    alone, mixed = share(progress, [8, 1])
+    times = {
+        'by itself': by_itself(steps, runs, alone),
+        'in turns': turns(steps, runs, mixed),
+    }
+    rows = []
+    for name, suffix in (('scores of one side', '_scores'), ('loss and gradient', '')):
+        work = count(steps[f'fast{suffix}'])
+        for how, found in times.items():
+            slow, fast = found[f'slow{suffix}'], found[f'fast{suffix}']
+            rows.append(Row(f'{name}, {how}', slow, fast, 1, work=work))
+    return rows
+
+
+def measure(
+    runs: int = 21,
+    batch: int = 8,
+    size: int = 128,
+    threads: int = 2,
+    progress: Report | None = None,
+) -> list[Comparison]:
+    """Time distillation steps and CRD.
+
+    Args:
+        runs: Number of runs. Defaults to 21.
+        batch: Number of images of a distillation step. Defaults to 8.
+        size: Side of the images, in pixels. Defaults to 128.
+        threads: Number of threads of a distillation step. Defaults to 2.
+        progress: Told what fraction is done. Defaults to None.
+
+    Returns:
+        Two tables: of distillation steps, and of CRD.
+    """
+    register_all_modules(init_default_scope=True)
+    torch.set_num_threads(threads)
+    *parts, last = share(progress, [2] * len(LOSSES) + [1])
+    steps = [
+        overhead(name, losses, runs, batch, size, threads, part)
+        for (name, losses), part in zip(LOSSES, parts)
+    ]
+    return [
+        Comparison('step of ResNet-50', 'networks', 'distilling', steps, is_cost=True),
+        Comparison('CRD, n 50,000, K 16,384', 'gathered', 'ours', crd_rows(runs, last)),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--runs', type=int, default=21)
+    parser.add_argument('--runs', type=positive, default=21)
     parser.add_argument('--batch', type=int, default=8)
     parser.add_argument('--size', type=int, default=128, help='side of the images')
     parser.add_argument('--threads', type=int, default=2)
-    args = parser.parse_args()
-    register_all_modules(init_default_scope=True)
-    torch.set_num_threads(args.threads)
-    print(f'{"step of ResNet-50":<24}{"distilling, ms":>16}{"networks, ms":>14}{"ratio":>8}')
-    for name, losses in LOSSES:
-        step, alone = overhead(losses, args)
-        print(f'{name:<24}{step:>16.1f}{alone:>14.1f}{step / alone:>8.3f}', flush=True)
-    torch.set_num_threads(1)
-    steps = crd_steps()
-    alone = {name: by_itself(step) for name, step in steps.items()}
-    turns = medians(steps, args.runs)
-    print(f'\n{"CRD, n 50,000, K 16,384":<32}{"gathered, ms":>14}{"ours, ms":>10}{"ratio":>8}')
-    for name, suffix in (('scores of one side', '_scores'), ('loss and gradient', '')):
-        for times, how in ((alone, 'by itself'), (turns, 'in turns')):
-            slow, fast = times[f'slow{suffix}'], times[f'fast{suffix}']
-            print(f'{name + ", " + how:<32}{slow:>14.1f}{fast:>10.1f}{slow / fast:>8.1f}')
+    run_alone('distillation', measure, parser.parse_args())
 
 
 if __name__ == '__main__':

@@ -2,22 +2,23 @@
 
     python benchmarks/steps.py [--threads 1 2] [--runs 5]
 
-Prints medians in milliseconds and the ratio of medians of the same run. The slow side follows the
-definition, as the authors' code does: for each subset a (2m, 2m - 1) table gathered by a boolean
-mask, and the penalty by differentiating twice. Both sides give the same numbers to 1e-4, which is
-checked first.
+Prints medians in milliseconds and the ratio of medians of the same run, in turns. The slow side
+follows the definition, as the authors' code does: for each subset a (2m, 2m - 1) table gathered by
+a boolean mask, and the penalty by differentiating twice. Both sides give the same numbers to 1e-4,
+which is checked first.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from hardware import count
+from timing import Comparison, Report, Row, positive, run_alone, share, turns
 from torch import Tensor
 
 warnings.filterwarnings('ignore')
@@ -91,23 +92,94 @@ def unit(images: int, seed: int) -> Tensor:
     return F.normalize(torch.randn(images, 128, generator=generator), dim=1)
 
 
-def median_ms(compute: Callable[[], Tensor], leaf: Tensor, runs: int) -> float:
-    seconds = []
-    for number in range(runs + 1):
-        began = time.perf_counter()
-        torch.autograd.grad(compute(), leaf)
-        if number:  # the first warms up
-            seconds.append(time.perf_counter() - began)
-    return 1e3 * statistics.median(seconds)
+class Case(NamedTuple):
+    """Both sides of a comparison.
+
+    Attributes:
+        name: Name of its row.
+        slow: The computation by the definition.
+        fast: Ours.
+        leaf: What both are differentiated with respect to.
+        entries: Entries of the tables that the slow side makes, which its time depends on.
+    """
+
+    name: str
+    slow: Callable[[], Tensor]
+    fast: Callable[[], Tensor]
+    leaf: Tensor
+    entries: float
 
 
-def report(
-    name: str, slow: Callable, fast: Callable, leaf: Tensor, args: argparse.Namespace
-) -> None:
-    torch.testing.assert_close(fast(), slow(), rtol=1e-4, atol=1e-4)
-    slow_ms = median_ms(slow, leaf, args.runs)
-    fast_ms = median_ms(fast, leaf, args.runs)
-    print(f'{name:44} {slow_ms:10.1f} {fast_ms:10.1f} {slow_ms / fast_ms:8.1f}', flush=True)
+def cases(images: int) -> Iterator[Case]:
+    """Step 1 for some numbers of partitions and subsets, and Step 2, with each penalty."""
+    for vector in (True, False):
+        kind = 'vector' if vector else 'scalar'
+        z1, z2 = unit(256, 0).requires_grad_(), unit(256, 1)
+        for partitions, subsets in ((1, 2), (8, 2), (1, 100)):
+            generator = torch.Generator().manual_seed(0)
+            order = torch.stack(
+                [torch.randperm(256, generator=generator) % subsets for _ in range(partitions)]
+            )
+            inputs = (z1, z2, order, subsets, vector)
+            yield Case(
+                f'Step 1, B 256, P {partitions}, K {subsets}, {kind}',
+                lambda inputs=inputs: slow_step1(*inputs),
+                lambda inputs=inputs: fast_step1(*inputs),
+                z1,
+                partitions * 512**2 / subsets,
+            )
+        z1, z2 = unit(images, 0), unit(images, 1)
+        weights = torch.rand(images, 2, generator=torch.Generator().manual_seed(0))
+        weights = weights.softmax(1).requires_grad_()
+        block = (z1, z2, weights, vector)
+        yield Case(
+            f'Step 2, B {images}, K 2, {kind}',
+            lambda block=block: slow_step2(*block),
+            lambda block=block: fast_step2(*block),
+            weights,
+            2 * (2 * images) ** 2,
+        )
+
+
+def compare(case: Case, threads: int, runs: int, progress: Report) -> Row:
+    """Check that both sides of a case agree, and time their forward and backward pass."""
+    torch.testing.assert_close(case.fast(), case.slow(), rtol=1e-4, atol=1e-4)
+
+    def slow() -> None:
+        torch.autograd.grad(case.slow(), case.leaf)
+
+    def fast() -> None:
+        torch.autograd.grad(case.fast(), case.leaf)
+
+    times = turns(dict(slow=slow, fast=fast), runs, progress)
+    name = f'{case.name}, {threads} thread{"s" * (threads > 1)}'
+    return Row(name, times['slow'], times['fast'], threads, work=count(fast))
+
+
+def measure(
+    runs: int = 5,
+    threads: Sequence[int] = (1, 2),
+    images: int = 3096,
+    progress: Report | None = None,
+) -> list[Comparison]:
+    """Time both steps.
+
+    Args:
+        runs: Number of runs. Defaults to 5.
+        threads: Numbers of threads. Defaults to 1 and 2.
+        images: Number of images in the block of Step 2. Defaults to 3096.
+        progress: Told what fraction is done. Defaults to None.
+
+    Returns:
+        One table.
+    """
+    rows = []
+    for number, part in zip(threads, share(progress, [1] * len(threads))):
+        torch.set_num_threads(number)
+        found = list(cases(images))
+        for case, report in zip(found, share(part, [case.entries for case in found])):
+            rows.append(compare(case, number, runs, report))
+    return [Comparison('forward and backward', 'slow', 'ours', rows)]
 
 
 def main() -> None:
@@ -115,39 +187,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--threads', type=int, nargs='+', default=[1, 2])
-    parser.add_argument('--runs', type=int, default=5)
+    parser.add_argument('--runs', type=positive, default=5)
     parser.add_argument('--images', type=int, default=3096, help='block of Step 2')
-    args = parser.parse_args()
-    print(f'{"forward and backward":44} {"slow, ms":>10} {"ours, ms":>10} {"ratio":>8}')
-    for threads in args.threads:
-        torch.set_num_threads(threads)
-        for vector in (True, False):
-            kind = f'{"vector" if vector else "scalar"}, {threads} thread{"s" * (threads > 1)}'
-            z1, z2 = unit(256, 0).requires_grad_(), unit(256, 1)
-            for partitions, subsets in ((1, 2), (8, 2), (1, 100)):
-                generator = torch.Generator().manual_seed(0)
-                order = torch.stack(
-                    [torch.randperm(256, generator=generator) % subsets for _ in range(partitions)]
-                )
-                inputs = (z1, z2, order, subsets, vector)
-                report(
-                    f'Step 1, B 256, P {partitions}, K {subsets}, {kind}',
-                    lambda inputs=inputs: slow_step1(*inputs),
-                    lambda inputs=inputs: fast_step1(*inputs),
-                    z1,
-                    args,
-                )
-            z1, z2 = unit(args.images, 0), unit(args.images, 1)
-            weights = torch.rand(args.images, 2, generator=torch.Generator().manual_seed(0))
-            weights = weights.softmax(1).requires_grad_()
-            block = (z1, z2, weights, vector)
-            report(
-                f'Step 2, B {args.images}, K 2, {kind}',
-                lambda block=block: slow_step2(*block),
-                lambda block=block: fast_step2(*block),
-                weights,
-                args,
-            )
+    run_alone('steps', measure, parser.parse_args())
 
 
 if __name__ == '__main__':

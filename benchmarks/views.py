@@ -6,21 +6,24 @@ Images of 28 pixels with the quickstart's crop and flip, and of 32 pixels with S
 from memory; and photos of 500 x 375 pixels from JPEG files with SimCLR's transforms at 224 pixels,
 of which only the crop stays in the pipeline. Each row is the whole way from the data set to
 normalized views, in one process, in turns. "Loader" is the part that data workers do; the rest is
-done by the data preprocessor, on a GPU if there is one. Medians of one run; quote the ratios.
+done by the data preprocessor, on a GPU if there is one. Milliseconds per image, medians of one
+run; quote the ratios. Only what torch computes in batches is beside the hardware's limits: other
+views are made image by image by NumPy, Pillow and OpenCV.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import itertools
 import tempfile
-import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from hardware import Work, count
+from timing import Comparison, Report, Row, positive, run_alone, share, turns
 
 warnings.filterwarnings('ignore')
 
@@ -32,19 +35,11 @@ from mmpretrain.registry import MODELS  # noqa: E402
 from mmpretrain.utils import register_all_modules  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch.nn.functional import interpolate  # noqa: E402
-from torch.utils.data import Dataset  # noqa: E402
 
 from ipirm_mm.datasets import FashionMNIST50, seeded_transforms  # noqa: E402
-from ipirm_mm.visualization import format_table  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs/_base_/datasets'
 NORMALIZE: dict[str, Any] = dict(mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True)
-COLUMNS = (
-    ('name', 'two views of an image'),
-    ('loader', 'loader, ms'),
-    ('whole', 'whole, ms'),
-    ('ratio', 'pipeline / this'),
-)
 
 
 def photo(size: tuple[int, int], seed: int) -> np.ndarray:
@@ -117,51 +112,103 @@ def build(preprocessor: dict[str, Any]) -> Any:
     return MODELS.build(preprocessor).to(get_device())
 
 
-def measure(data: Dataset, preprocessor: Any, indices: list[int]) -> tuple[float, float]:
-    """Milliseconds per image: of the loader's part, and of all."""
-    begin = time.perf_counter()
-    batch = default_collate([data[index] for index in indices])
-    loaded = time.perf_counter()
-    views = preprocessor(batch, True)['inputs']
-    views[1].sum().item()  # waits for a GPU
-    end = time.perf_counter()
-    return 1e3 * (loaded - begin) / len(indices), 1e3 * (end - begin) / len(indices)
+class Way:
+    """A way to make views, one batch after another.
+
+    Args:
+        data: The data set.
+        preprocessor: What gets its batches.
+        batch: Number of images per batch.
+    """
+
+    def __init__(self, data: Any, preprocessor: Any, batch: int) -> None:
+        self.data, self.preprocessor, self.batch = data, preprocessor, batch
+        self.order = itertools.cycle(range(len(data)))
+
+    def load(self) -> None:
+        """Do what data workers do."""
+        samples = [self.data[index] for index in itertools.islice(self.order, self.batch)]
+        self.loaded = default_collate(samples)
+
+    def finish(self) -> None:
+        """Do the rest."""
+        views = self.preprocessor(self.loaded, True)['inputs']
+        views[1].sum().item()  # waits for a GPU
+
+    def whole(self) -> None:
+        """Do all."""
+        self.load()
+        self.finish()
+
+
+def compare(
+    name: str, setting: dict[str, Any], runs: int, batch: int, threads: int, progress: Report
+) -> list[Row]:
+    """Time the ways of a setting: the loader's part and the whole, per image."""
+    found = {way: Way(*parts, batch) for way, parts in ways(setting).items()}
+    steps = {}
+    for way, made in found.items():
+        for transform in seeded_transforms(made.data):
+            transform.set_epoch(0)
+        steps[f'{way}, loader'], steps[f'{way}, rest'] = made.load, made.finish
+    times = {
+        step: [value / batch for value in values]
+        for step, values in turns(steps, runs, progress).items()
+    }
+    for way in found:
+        parts = times[f'{way}, loader'], times.pop(f'{way}, rest')
+        times[f'{way}, whole'] = [sum(both) for both in zip(*parts)]
+    total = count(found['BatchedViews'].whole)
+    work = {'BatchedViews, whole': Work(total.operations / batch, total.bytes / batch)}
+    return [
+        Row(
+            f'{name}, {way}, {part}',
+            times[f'SeededMultiView, {part}'],
+            times[f'{way}, {part}'],
+            threads,
+            get_device(),
+            work.get(f'{way}, {part}'),
+        )
+        for way in ('MultiView', 'BatchedViews')
+        for part in ('loader', 'whole')
+    ]
+
+
+def measure(
+    runs: int = 5, batch: int = 64, threads: int = 1, progress: Report | None = None
+) -> list[Comparison]:
+    """Time the making of views.
+
+    Args:
+        runs: Number of runs. Defaults to 5.
+        batch: Number of images per batch. Defaults to 64.
+        threads: Number of threads. Defaults to 1.
+        progress: Told what fraction is done. Defaults to None.
+
+    Returns:
+        One table.
+    """
+    torch.set_num_threads(threads)
+    register_all_modules(init_default_scope=True)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        found = settings(Path(folder))
+        # Larger images take longer.
+        parts = share(progress, [int(name.split()[0]) ** 2 for name in found])
+        for (name, setting), part in zip(found.items(), parts):
+            rows += compare(name, setting, runs, batch, threads, part)
+    title = f'two views of an image, batch {batch}, {get_device()}'
+    return [Comparison(title, 'SeededMultiView', 'this', rows)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--runs', type=int, default=5)
+    parser.add_argument('--runs', type=positive, default=5)
     parser.add_argument('--batch', type=int, default=64)
     parser.add_argument('--threads', type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    register_all_modules(init_default_scope=True)
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name, setting in settings(Path(folder)).items():
-            both = ways(setting)
-            for data, _ in both.values():
-                for transform in seeded_transforms(data):
-                    transform.set_epoch(0)
-            times: dict[str, list[tuple[float, float]]] = {way: [] for way in both}
-            for run in range(args.runs + 1):
-                for way, (data, preprocessor) in both.items():
-                    indices = [(run * args.batch + n) % len(data) for n in range(args.batch)]
-                    found = measure(data, preprocessor, indices)
-                    if run:  # the first warms up
-                        times[way].append(found)
-            median = {
-                way: [statistics.median(part) for part in zip(*values)]
-                for way, values in times.items()
-            }
-            for way, (loader, whole) in median.items():
-                ratio = median['SeededMultiView'][1] / whole
-                row = dict(loader=f'{loader:.3f}', whole=f'{whole:.3f}', ratio=f'{ratio:.2f}')
-                rows.append(dict(name=f'{name}, {way}', **row))
-    print(f'batch {args.batch}, {args.threads} threads, {get_device()}\n')
-    print(format_table(rows, COLUMNS))
+    run_alone('views', measure, parser.parse_args())
 
 
 if __name__ == '__main__':

@@ -23,6 +23,8 @@ PAGES = sorted(
     }
 )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+# What these targets of the Makefile run.
+MADE = {'demo': 'projects/laptop/demo.py', 'bench': 'benchmarks/run.py'}
 # Left columns of these tables say where things were.
 HISTORY = {'CHANGELOG.md'}
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
@@ -117,9 +119,9 @@ def commands(name: str) -> list[tuple[Path, list[str]]]:
                 continue
             while words and re.match(r'\w+=', words[0]):  # variables set for the command
                 words.pop(0)
-            if words[:2] == ['make', 'demo']:
+            if words[:1] == ['make'] and words[1] in MADE:
                 arguments = [word for word in words if word.startswith('ARGS=')]
-                words = ['projects/laptop/demo.py', *' '.join(arguments)[5:].split()]
+                words = [MADE[words[1]], *' '.join(arguments)[5:].split()]
             if words[:1] in (['python'], ['bash']) and len(words) > 1:
                 words.pop(0)
             if words[:2] == ['-m', 'ipirm_mm']:
