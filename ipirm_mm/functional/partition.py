@@ -21,8 +21,8 @@ _TINY = 1e-30
 # If all other images of a subset together weigh less than this share of one image, that image is
 # alone. The gradient contains the square of the inverse, which must be finite in float32.
 _ALONE = 1e-15
-# Bytes of similarities that are computed at once: what stays in a core's cache, or enough to keep a
-# GPU busy.
+# Bytes of similarities that are computed at once: what stays in a core's cache, or enough for a
+# GPU to be busy.
 _TILE_BYTES = {'cpu': 2**21, 'other': 2**29}
 # Images whose rows are summed at once, by whether they come before or after a column's image: a
 # product with a mask for each, of which a GPU wants few.

@@ -5,6 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Rows that the centers are fitted to: at most so many, or so many per cluster if that is more. The
+# inertia changes by less than from one start to another.
+_FITTED_ROWS = 50_000
+_FITTED_ROWS_PER_CLUSTER = 1000
+# Rows whose distances are computed at once.
+_CHUNK_ROWS = 2**15
+
 
 def kmeans(
     features: Tensor,
@@ -15,7 +22,9 @@ def kmeans(
 ) -> Tensor:
     """Lloyd's algorithm from k-means++ starts; the start with the lowest inertia wins.
 
-    Implemented here so that features stay on their device and scikit-learn is not needed.
+    With more rows than 50,000 and than 1,000 per cluster, centers are fitted to a random sample of
+    that many. Implemented here so that features stay on their device and scikit-learn is not
+    needed.
 
     Args:
         features: ``(N, D)``.
@@ -27,13 +36,19 @@ def kmeans(
     Returns:
         Cluster of each row, ``(N,)`` long; no cluster is empty.
     """
+    fitted = max(_FITTED_ROWS, _FITTED_ROWS_PER_CLUSTER * num_clusters)
+    if len(features) > fitted:
+        chosen = torch.randperm(len(features), generator=generator)[:fitted].sort().values
+        sample = features[chosen.to(features.device)]
+        cluster = kmeans(sample, num_clusters, generator, num_starts, max_iterations)
+        nearest, cluster = _nearest(features, cluster_means(sample, cluster, num_clusters))
+        return _fill_empty(cluster, nearest, num_clusters)
     best: tuple[float, Tensor] | None = None
     for _ in range(num_starts):
         centers = _plus_plus(features, num_clusters, generator)
         cluster = None
         for _ in range(max_iterations):
-            distance = torch.cdist(features, centers)
-            nearest, new = distance.min(1)
+            nearest, new = _nearest(features, centers)
             new = _fill_empty(new, nearest, num_clusters)
             if cluster is not None and torch.equal(new, cluster):
                 break
@@ -45,6 +60,12 @@ def kmeans(
             best = inertia, cluster
     assert best is not None
     return best[1]
+
+
+def _nearest(features: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance of each row to the nearest center, and its number, ``(N,)`` each."""
+    found = [torch.cdist(rows, centers).min(1) for rows in features.split(_CHUNK_ROWS)]
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
 def cluster_means(features: Tensor, cluster: Tensor, num_clusters: int) -> Tensor:

@@ -72,7 +72,11 @@ class BlockedObjective:
     ) -> None:
         self.options = options
         self.z1, self.z2 = z1, z2
-        self.mean = F.normalize((z1 + z2).sum(0), dim=1)
+        # In place: a data set's features can fill half of the memory.
+        self.mean = z1[0] + z2[0]
+        for other in (*z1[1:], *z2[1:]):
+            self.mean += other
+        F.normalize(self.mean, dim=1, out=self.mean)
         self.blocks = tuple(blocks)
         self.order = torch.cat(self.blocks)
         self.min_size = min_subset_size(len(self.mean), options.num_subsets, options.balance)
@@ -153,15 +157,25 @@ class BlockedObjective:
             assignments: Subset of each image, ``(N,)`` long each.
         """
         options = self.options
-        weights = [F.one_hot(a, options.num_subsets).to(self.mean.dtype) for a in assignments]
-        values = [float(balance_term(w.mean(0), options.balance)) for w in weights]
+        values = [self._balance(assignment) for assignment in assignments]
         for number, images in enumerate(self.blocks):
             similarities = self.similarities(number)
             share = len(images) / len(self.mean) / len(similarities)
-            for place, w in enumerate(weights):
-                risks = [block_objective(s, w[images], options.irm_weight) for s in similarities]
+            for place, assignment in enumerate(assignments):
+                weights = self._weights(assignment[images])
+                risks = [block_objective(s, weights, options.irm_weight) for s in similarities]
                 values[place] += share * float(sum(risks))
         return values
+
+    def _weights(self, assignment: Tensor) -> Tensor:
+        """One-hot weights of a hard partition of some images, ``(B, K)``."""
+        return F.one_hot(assignment, self.options.num_subsets).to(self.mean.dtype)
+
+    def _balance(self, assignment: Tensor) -> float:
+        """Balance term of a hard partition of all images."""
+        sizes = torch.bincount(assignment, minlength=self.options.num_subsets)
+        shares = sizes.to(self.mean.dtype) / len(assignment)
+        return float(balance_term(shares, self.options.balance))
 
     def estimate(self, assignment: Tensor) -> float:
         """Objective of a hard partition on the first eight blocks, for the log.
@@ -173,13 +187,13 @@ class BlockedObjective:
             assignment: Subset of each image, ``(N,)`` long.
         """
         options, draws = self.options, range(len(self.z1))
-        weights = F.one_hot(assignment, options.num_subsets).to(self.mean.dtype)
-        value = float(balance_term(weights.mean(0), options.balance))
+        value = self._balance(assignment)
         blocks = self.blocks[:_ESTIMATED_BLOCKS]
         images = sum(map(len, blocks))
         for block in blocks:
+            weights = self._weights(assignment[block])
             risks = [
-                block_objective(self.similarity(block, draw), weights[block], options.irm_weight)
+                block_objective(self.similarity(block, draw), weights, options.irm_weight)
                 for draw in draws
             ]
             value += len(block) / images / len(draws) * float(sum(risks))
@@ -196,7 +210,7 @@ class BlockedObjective:
             The objective, and the gradient ``(N, K)`` at the one-hot weights of the partition.
         """
         options = self.options
-        weights = F.one_hot(assignment, options.num_subsets).to(self.mean.dtype).requires_grad_()
+        weights = self._weights(assignment).requires_grad_()
         balance = balance_term(weights.mean(0), options.balance)
         (gradient,) = (
             torch.autograd.grad(balance, weights)

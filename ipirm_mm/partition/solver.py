@@ -250,7 +250,8 @@ class PartitionSolver:
                 f'num_subsets is {self.num_subsets}, but there are only {images} images: a '
                 'partition needs at least one image per subset'
             )
-        if not bool(torch.isfinite(z1).all() & torch.isfinite(z2).all()):
+        # The extremes are not finite if any value is not; isfinite would copy all of them.
+        if not bool(torch.isfinite(torch.stack([*z1.aminmax(), *z2.aminmax()])).all()):
             raise UserError(
                 'the features have values that are not finite: the encoder has diverged, lower '
                 'the learning rate'

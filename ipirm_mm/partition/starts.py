@@ -171,8 +171,8 @@ def cluster_search_subsets(
     sample = sample[: min(options.sample_size, len(part.blocks[0]))].sort().values
     sample = sample.to(part.mean.device)
     sample_objective = part.select([sample])
-    # Not kept by the objective, and without the large matrix of the vector dummy, which the cluster
-    # objective does not use.
+    # Not kept by the objective, and without the large matrix of the vector dummy, which is of no
+    # use to the cluster objective.
     similarities = [
         part.similarity(block, draw)._replace(weighted_views=None)
         for block in part.blocks
