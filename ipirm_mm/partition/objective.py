@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -148,13 +148,16 @@ class BlockedObjective:
             self._cache[number] = [self.similarity(images, draw) for draw in range(draws)]
         return self._cache[number]
 
-    def values(self, assignments: Sequence[Tensor]) -> list[float]:
+    def values(
+        self, assignments: Sequence[Tensor], done: Callable[[float], None] | None = None
+    ) -> list[float]:
         """Objective of each of several hard partitions.
 
         Computes the similarities of each block once for all partitions.
 
         Args:
             assignments: Subset of each image, ``(N,)`` long each.
+            done: Called with the fraction that is done. Defaults to None.
         """
         options = self.options
         values = [self._balance(assignment) for assignment in assignments]
@@ -165,6 +168,8 @@ class BlockedObjective:
                 weights = self._weights(assignment[images])
                 risks = [block_objective(s, weights, options.irm_weight) for s in similarities]
                 values[place] += share * float(sum(risks))
+            if done:
+                done((number + 1) / len(self.blocks))
         return values
 
     def _weights(self, assignment: Tensor) -> Tensor:

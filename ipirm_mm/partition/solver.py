@@ -218,7 +218,9 @@ class PartitionSolver:
             else:
                 (found,) = self._start(strategy)(objective, generator, report)
             if strategy == 'authors':
-                (value,) = objective.values([found.assignment])
+                (value,) = objective.values(
+                    [found.assignment], lambda fraction: report(1.0, f'objective: {fraction:.0%}')
+                )
             else:
                 value = objective.estimate(found.assignment)
         report(1.0, 'done')
@@ -284,7 +286,10 @@ class PartitionSolver:
         if first is not objective:
             assignments = [candidate.assignment for candidate in results]
             distinct = distinct_partitions(assignments, len(assignments))
-            values = objective.values([assignments[place] for place in distinct])
+            values = objective.values(
+                [assignments[place] for place in distinct],
+                lambda fraction: report(1.0, f'all images: {fraction:.0%}'),
+            )
             results = [
                 Candidate(results[place].assignment, results[place].name, [value])
                 for place, value in zip(distinct, values)

@@ -28,14 +28,18 @@ def inertia(points, cluster):
 def test_centers_of_a_sample_are_as_good(monkeypatch):
     """Without clusters to find, where the fit depends most on the rows."""
     points = torch.randn(6000, 8, generator=torch.Generator().manual_seed(0))
-    full = [inertia(points, kmeans(points, 20, torch.Generator().manual_seed(s))) for s in range(3)]
+    full = [
+        inertia(points, kmeans(points, 20, torch.Generator().manual_seed(s))) for s in range(3)
+    ]
     monkeypatch.setattr(module, '_FITTED_ROWS', 2000)
     monkeypatch.setattr(module, '_FITTED_ROWS_PER_CLUSTER', 10)
     monkeypatch.setattr(module, '_CHUNK_ROWS', 999)
     fitted = []
     plus_plus = module._plus_plus
     monkeypatch.setattr(
-        module, '_plus_plus', lambda rows, *rest: fitted.append(len(rows)) or plus_plus(rows, *rest)
+        module,
+        '_plus_plus',
+        lambda rows, *rest: fitted.append(len(rows)) or plus_plus(rows, *rest),
     )
     for seed in range(3):
         found = kmeans(points, 20, torch.Generator().manual_seed(seed))

@@ -36,6 +36,7 @@ from ..passes import (
     passes_before,
     prepare_images,
 )
+from ..waiting import FirstRankWork
 
 REPLACED = ('oldest', 'most_similar')
 
@@ -282,9 +283,15 @@ class PartitionUpdateHook(Hook):
         error = ''
         # One rank solves, and the others receive its partition: the same arithmetic on another
         # device, or in another order, can put a borderline image into another subset.
+        work = FirstRankWork(z1.device)
         if is_main_process():
             try:
                 with ProgressBar(f'partition {number}: solve') as bar:
+
+                    def report(fraction: float, text: str) -> None:
+                        bar(fraction, text)
+                        work.keep_waiting()
+
                     result = self.solver.solve(
                         z1,
                         z2,
@@ -293,13 +300,15 @@ class PartitionUpdateHook(Hook):
                         previous=model.partitions.found[
                             :, index.to(model.partitions.found.device)
                         ],
-                        progress=bar,
+                        progress=report,
                     )
                 assignment[index] = result.assignment.to(assignment)
             except UserError as exception:
                 error = str(exception)
-        failed = torch.tensor(int(bool(error)), device=z1.device)
-        broadcast(failed)
+            work.end(failed=bool(error))
+            failed = bool(error)
+        else:
+            failed = work.wait()
         if failed:
             raise UserError(error or 'rank 0 found no partition; its message says why')
         broadcast(assignment)
