@@ -116,3 +116,38 @@ def test_metafiles_keep_the_learning_rate_rule(name):
         processes = int(command[3]) if 'dist_train' in command[1] else 1
         images = config.train_dataloader.batch_size * processes
         assert images == config.auto_scale_lr.base_batch_size
+
+
+def test_docs_have_what_the_tool_prints():
+    """One config of the table in docs/memory.md; another PyTorch may differ in the last digits."""
+    lines = (ROOT / 'docs/memory.md').read_text().splitlines()
+    documented = [
+        [cell.strip() for cell in line.strip('|').split('|')]
+        for line in lines
+        if line.startswith('| ipirm_simclr_r50 |')
+    ]
+    printed = [list(row.values()) for row in table('configs/ipirm_simclr_r50.py')]
+    assert len(documented) == len(printed) == 4
+    for written, found in zip(documented, printed):
+        assert written[:3] == found[:3]
+        assert [float(cell) for cell in written[3:6]] == pytest.approx(
+            [float(cell) for cell in found[3:6]], rel=0.02
+        )
+
+
+def test_options_of_the_docs_train(tmp_path):
+    """Those that need no GPU; test_wrappers.py and test_networks.py check their numbers."""
+    options = (
+        'train_dataloader.dataset.indices=64',
+        'train_dataloader.batch_size=16',
+        'optim_wrapper.accumulative_counts=2',
+        'activation_checkpointing=backbone.layers',
+        'data_preprocessor.channels_last=False',
+        'train_cfg.max_epochs=1',
+        'default_hooks.checkpoint.interval=10',
+        'custom_hooks.1.interval=10',
+        'train_cfg.val_interval=10',
+    )
+    config = 'configs/quickstart/ipirm_simclr_bn.py'
+    run_tool('tools/train.py', config, '--work-dir', tmp_path, '--cfg-options', *options)
+    assert list(tmp_path.glob('epoch_1.pth'))
