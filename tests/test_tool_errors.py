@@ -89,6 +89,18 @@ TOOLS = {
     'publish_model': BOTH,
     'benchmark_ssl': BOTH + (('@/good.py', '@/other.pth', '--k', '0'),),
     'analysis/show_partition': BOTH + (('@/good.py', '@/other.pth', '--per-subset', '0'),),
+    'analysis/memory': (
+        ('@/good.py', '--cfg-options', 'activation_checkpointing=backbone.nothing'),
+        ('@/none.py',),
+        ('@/text.txt',),
+        ('@/nothing.py',),
+        ('@/typo.py',),
+        ('@/argument.py',),
+        ('@/good.py', '--cfg-options', 'train_dataloader.batch_size=0'),
+        ('@/good.py', '--amp'),
+        ('@/good.py', '--cards', '0'),
+        ('@/good.py', '--cfg-options', 'nonsense'),
+    ),
     'image_demo': tuple(('@/img', *given) for given in BOTH)
     + (
         ('@/none', '@/good.py', '@/other.pth'),

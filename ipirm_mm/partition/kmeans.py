@@ -40,9 +40,9 @@ def kmeans(
     if len(features) > fitted:
         chosen = torch.randperm(len(features), generator=generator)[:fitted].sort().values
         sample = features[chosen.to(features.device)]
-        cluster = kmeans(sample, num_clusters, generator, num_starts, max_iterations)
-        nearest, cluster = _nearest(features, cluster_means(sample, cluster, num_clusters))
-        return _fill_empty(cluster, nearest, num_clusters)
+        of_sample = kmeans(sample, num_clusters, generator, num_starts, max_iterations)
+        nearest, found = _nearest(features, cluster_means(sample, of_sample, num_clusters))
+        return _fill_empty(found, nearest, num_clusters)
     best: tuple[float, Tensor] | None = None
     for _ in range(num_starts):
         centers = _plus_plus(features, num_clusters, generator)
