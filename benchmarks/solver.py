@@ -117,7 +117,7 @@ def features(run: Run, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         sampler=DefaultSampler(built, shuffle=False, seed=0),
         collate_fn=default_collate,
     )
-    return extract_features(model, loader, project=model.embed, description='features')
+    return extract_features(model, loader, project=model.project, description='features')
 
 
 def block_size(data: dict[str, Any]) -> int:

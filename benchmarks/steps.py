@@ -65,11 +65,11 @@ def fast_step1(
 
 def slow_step2(z1: Tensor, z2: Tensor, weights: Tensor, vector: bool) -> Tensor:
     images = len(z1)
-    logits = table_of(z1, z2) / 0.5
-    image = torch.arange(images).repeat(2)
-    negative = image[:, None] != image[None, :]
     total = weights.new_zeros(())
-    for k in range(weights.shape[1]):
+    for k in range(weights.shape[1]):  # as Wang et al.: everything once more for each subset
+        logits = table_of(z1, z2) / 0.5
+        image = torch.arange(images).repeat(2)
+        negative = image[:, None] != image[None, :]
         anchor = weights[:, k].repeat(2)
         others = anchor[None, :].expand(2 * images, -1)[negative].view(2 * images, -1)
         others = others / others.sum(1, keepdim=True) * others.shape[1]

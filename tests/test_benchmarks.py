@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import ROOT, run_tool
+from mmengine.config import Config
+from mmpretrain import get_model
 
 FOLDER = ROOT / 'benchmarks'
 
@@ -19,8 +23,8 @@ def _importable(monkeypatch):
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    for path in FOLDER.glob('*.py'):
-        sys.modules.pop(path.stem, None)
+    for name in ('runs', *(path.stem for path in FOLDER.glob('*.py'))):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -147,6 +151,39 @@ def test_benchmarks(name, options, rows, monkeypatch):
             assert (row.work is not None) == counted, row.name
             if row.work and name != 'views':
                 assert row.work.operations > 0 and row.work.bytes > 0, row.name
+
+
+def test_cost_model(monkeypatch, capsys):
+    import cost_model
+
+    forward, both, gradient = cost_model.network()
+    assert forward == pytest.approx(8.2e9, rel=0.01)  # published: 4.1 x 10^9 multiplications
+    assert both == pytest.approx(3 * forward, rel=0.03)  # not the gradient of the image
+    assert gradient == pytest.approx(4 * 23.5e6, rel=0.01)  # without the classifier
+    monkeypatch.setattr(sys, 'argv', ['cost_model.py', '--workers', '4'])
+    args = cost_model.parse_args()
+    row, more = (cost_model.hours('VIPriors', gpus, args) for gpus in (8, 64))
+    assert float(row['loader']) == pytest.approx(8 * float(more['loader']), rel=0.02)
+    seconds = 50_000 * 800 * 0.0085 / (8 * 4)
+    assert float(row['loader']) == pytest.approx(seconds / 3600, rel=0.01)
+    cost_model.main()
+    assert 'ImageNet-1k, 64 GPUs' in capsys.readouterr().out
+
+
+def test_solver_is_compared(tmp_path):
+    """On a few images, with an encoder that was not trained."""
+    import solver
+
+    model = get_model(Config.fromfile(ROOT / 'configs/quickstart/simclr.py'), device='cpu')
+    checkpoint = tmp_path / 'encoder.pth'
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    args = argparse.Namespace(images=120, data_root=None, authors_seeds=None)
+    data = solver.features(SimpleNamespace(checkpoint=checkpoint), 0, args)
+    assert [len(view) for view in data['features']] == [120] * 2
+    assert not torch.equal(*data['features'])  # two views
+    row = solver.table_row(0, data, args)
+    assert {key for key, _ in solver.COLUMNS} <= row.keys()
+    assert float(row['random']) < float(row['authors']) <= float(row['ours'])
 
 
 def test_files_of_a_run(limits, tmp_path, monkeypatch, capsys):
