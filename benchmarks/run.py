@@ -26,10 +26,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import decoding
 import distillation
 import hardware
 import steps
 import torch
+import training
 import tta
 import views
 from hardware import Limits
@@ -54,6 +56,8 @@ from ipirm_mm.visualization import format_markdown, format_table
 # Each benchmark, and about how long it takes in relation to the others, for the time left.
 BENCHMARKS = {
     'views': (views, 1),
+    'decoding': (decoding, 0.3),
+    'training': (training, 3),
     'distillation': (distillation, 2),
     'tta': (tta, 7),
     'steps': (steps, 9),

@@ -131,6 +131,8 @@ def test_significant_digits():
         ('distillation', dict(batch=2, size=32, threads=1), [1, 4]),
         ('tta', dict(batch=1, size=32, depth=18, threads=1), [4]),
         ('views', dict(batch=2), [12]),
+        ('decoding', dict(photos=1), [4]),
+        ('training', dict(batch=8, threads=1), [5]),
     ],
 )
 def test_benchmarks(name, options, rows, monkeypatch):
@@ -147,7 +149,7 @@ def test_benchmarks(name, options, rows, monkeypatch):
     for table in tables:
         for row in table.rows:
             assert len(row.reference) == len(row.ours) == 1 and row.ours[0] > 0, row.name
-            counted = name != 'views' or row.name.endswith('BatchedViews, whole')
+            counted = name not in ('views', 'decoding') or row.name.endswith('BatchedViews, whole')
             assert (row.work is not None) == counted, row.name
             if row.work and name != 'views':
                 assert row.work.operations > 0 and row.work.bytes > 0, row.name
