@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ipirm_mm.functional import partition as module
 from ipirm_mm.functional import soft_partition_objective
 from ipirm_mm.functional.partition import block_risks, entropy_bound, similarity_block
 
@@ -124,6 +125,27 @@ def test_temperatures(temperature, irm_temperature, penalty):
         penalty,
         'relaxed',
     )
+
+
+@pytest.mark.parametrize('penalty', ['vector', 'scalar'])
+@pytest.mark.parametrize('irm_temperature', [None, 0.9])
+@pytest.mark.parametrize('rows', [1, 4, 7])
+def test_tiles_change_nothing(monkeypatch, rows, irm_temperature, penalty):
+    """Rows of similarities come some images at a time, of which 11 are no multiple."""
+    images = 11
+    arguments = (0.5, irm_temperature, 0.7, penalty, 'relaxed')
+
+    def value_and_gradients():
+        z1, z2 = unit(2, images, 6).requires_grad_().unbind(0)
+        weights = soft_weights(images, 3).requires_grad_()
+        value = soft_partition_objective(z1, z2, weights, *arguments)
+        return value.detach(), *torch.autograd.grad(value, (z1, z2, weights))
+
+    whole = value_and_gradients()
+    monkeypatch.setitem(module._TILE_BYTES, 'cpu', rows * 4 * images * 8)
+    monkeypatch.setitem(module._TILE_IMAGES, 'cpu', rows)
+    for found, expected in zip(value_and_gradients(), whole):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
 
 
 def test_lopsided_weights_meet_the_balance_term():
