@@ -99,7 +99,7 @@ def measure(
         Row(name, simclr, ours, threads, get_device(), count(steps[name]))
         for name, ours in times.items()
     ]
-    title = f'step of SimCLR, ResNet-18, batch {batch}, 32 pixels, {get_device()}'
+    title = f'step of ResNet-18, batch {batch}, {get_device()}'
     return [Comparison(title, 'SimCLR', 'IP-IRM', rows, is_cost=True)]
 
 
