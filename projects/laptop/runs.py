@@ -23,6 +23,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'tools/train.py'
+# Seconds between lines where output is no terminal, on which the bar would show nothing.
+_LINE_INTERVAL = 30
 # An epoch of 500 labeled images takes about a tenth of one of 4,000 images, two views each.
 _LABELLED_EPOCH_COST = 0.1
 # Runs start from a process that has imported what they need, which takes longer than some of them.
@@ -207,6 +209,7 @@ def train_all(runs: list[Run], console: Console) -> None:
                 total=sum(run.epochs * run.epoch_cost for run in waiting),
             )
             todo = list(waiting)
+            told = began = time.monotonic()
             while todo or running:
                 while len(running) < slots:
                     ready = (run for run in todo if all(n.done for n in run.needs.values()))
@@ -220,6 +223,12 @@ def train_all(runs: list[Run], console: Console) -> None:
                 running = [run for run in running if not run.poll()]
                 done = sum(run.epochs_done() * run.epoch_cost for run in waiting)
                 progress.update(task, completed=done)
+                now = time.monotonic()
+                if not console.is_terminal and now - told >= _LINE_INTERVAL:
+                    told = now
+                    share = done / sum(run.epochs * run.epoch_cost for run in waiting)
+                    names = ', '.join(run.config for run in running)
+                    console.print(f'{share:.0%} after {now - began:.0f} s, now {names}')
     finally:
         for run in running:
             if run.process is not None and run.process.exitcode is None:

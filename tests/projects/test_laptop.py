@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -55,12 +57,17 @@ def test_a_finished_run_is_reused_until_something_changes(tmp_path):
     train_all([encoder()], Console(quiet=True))  # there is nothing to do
 
 
-def test_runs_are_trained_and_a_failure_is_told(tmp_path):
+def test_runs_are_trained_and_a_failure_is_told(tmp_path, monkeypatch):
+    import runs
     from runs import Run, train_all
+
+    monkeypatch.setattr(runs, '_LINE_INTERVAL', 0)
 
     few = ['train_dataloader.dataset.indices=64', 'train_dataloader.batch_size=32']
     run = Run('simclr', tmp_path / 'simclr', 1, 0, few)
-    train_all([run], Console(quiet=True))
+    file = io.StringIO()
+    train_all([run], Console(file=file))
+    assert re.search(r'^\d+% after \d+ s, now simclr$', file.getvalue(), re.M)
     assert run.done and not run.reused and run.checkpoint.is_file()
     assert run.epochs_done() == 1 and run.stamp.read_text() == run.fingerprint
     failing = Run('simclr', tmp_path / 'failing', 1, 0, [*few, 'model.num_subsets=1'])
