@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import runpy
 
 import mmpretrain.models
@@ -60,16 +61,22 @@ def test_every_cell_says_something():
             assert cell in ('works', '–') or cell.startswith('refused: ')
 
 
-@pytest.mark.slow
-def test_heads_are_as_the_page_says():
+@pytest.fixture
+def prepared():
+    """The script's state, without its silence for the tests that follow."""
     SCRIPT['prepare']()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.slow
+def test_heads_are_as_the_page_says(prepared):
     for cells in rows('Heads'):
         assert [cells[0], *SCRIPT['row_of_head'](cells[0])] == cells
 
 
 @pytest.mark.slow
-def test_backbones_are_as_the_page_says():
-    SCRIPT['prepare']()
+def test_backbones_are_as_the_page_says(prepared):
     expected = rows('Backbones')
     families = SCRIPT['families']()
     assert [[family.backbone, family.algorithm] for family in families] == [
