@@ -55,7 +55,7 @@ def environment(**more) -> dict[str, str]:
     }
 
 
-def run(*command, check=True, **variables) -> subprocess.CompletedProcess:
+def run(*command, check=True, cwd=ROOT, **variables) -> subprocess.CompletedProcess:
     """Run a command in a new process.
 
     For launchers, and for what only a new process shows. Every other script starts much faster by
@@ -64,11 +64,12 @@ def run(*command, check=True, **variables) -> subprocess.CompletedProcess:
     Args:
         *command: Program and arguments.
         check: Whether to fail unless it exits with status 0.
+        cwd: Folder that it starts in.
         **variables: Further environment variables.
     """
     finished = subprocess.run(
         [str(part) for part in command],
-        cwd=ROOT,
+        cwd=cwd,
         env=environment(**variables),
         capture_output=True,
         text=True,
@@ -104,14 +105,16 @@ def fork_server() -> socket.socket:
 
 
 @contextmanager
-def fork(script, *arguments, **variables) -> Iterator[Callable[[], subprocess.CompletedProcess]]:
+def fork(
+    script, *arguments, cwd=ROOT, **variables
+) -> Iterator[Callable[[], subprocess.CompletedProcess]]:
     """Start a script in a fork of :func:`fork_server`; gives a function that waits for its end."""
     reader, writer = os.pipe()
     with open(reader, 'rb') as status, TemporaryFile() as stdout, TemporaryFile() as stderr:
         request = dict(
             argv=[str(script), *map(str, arguments)],
             env=environment(**variables),
-            cwd=str(ROOT),
+            cwd=str(cwd),
             timeout=TIMEOUT,
         )
         descriptors = [stdout.fileno(), stderr.fileno(), writer]
@@ -130,8 +133,10 @@ def fork(script, *arguments, **variables) -> Iterator[Callable[[], subprocess.Co
         yield wait
 
 
-def run_tool(script, *arguments, check=True, **variables) -> subprocess.CompletedProcess:
-    """Run a Python script from the repository's root, without the seconds its imports take.
+def run_tool(
+    script, *arguments, check=True, cwd=ROOT, **variables
+) -> subprocess.CompletedProcess:
+    """Run a Python script, by default from the repository's root, without the seconds its imports take.
 
     It runs in a process of its own, forked from one that has imported PyTorch and MMPretrain and
     nothing of ours (``tests/fork_server.py``).
@@ -140,11 +145,12 @@ def run_tool(script, *arguments, check=True, **variables) -> subprocess.Complete
         script: Path, relative to the repository or absolute.
         *arguments: Its arguments.
         check: Whether to fail unless it exits with status 0.
+        cwd: Folder that it starts in.
         **variables: Further environment variables.
     """
     if not FORKS_ARE_SAFE:
-        return run_python(script, *arguments, check=check, **variables)
-    with fork(script, *arguments, **variables) as wait:
+        return run_python(script, *arguments, check=check, cwd=cwd, **variables)
+    with fork(script, *arguments, cwd=cwd, **variables) as wait:
         finished = wait()
     return checked(finished) if check else finished
 

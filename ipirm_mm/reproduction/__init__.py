@@ -1,0 +1,20 @@
+"""The report from its data to its submission: the commands of each table, and a rehearsal."""
+
+from .chain import Chain, Step
+from .cost import CARD_TFLOPS, training_operations
+from .rehearsal import write_rehearsal_configs
+from .targets import CARDS, TARGETS, Row, add_target, read_models, table_of
+
+__all__ = [
+    'CARDS',
+    'CARD_TFLOPS',
+    'TARGETS',
+    'Chain',
+    'Row',
+    'Step',
+    'add_target',
+    'read_models',
+    'table_of',
+    'training_operations',
+    'write_rehearsal_configs',
+]
