@@ -133,9 +133,7 @@ def fork(
         yield wait
 
 
-def run_tool(
-    script, *arguments, check=True, cwd=ROOT, **variables
-) -> subprocess.CompletedProcess:
+def run_tool(script, *arguments, check=True, cwd=ROOT, **variables) -> subprocess.CompletedProcess:
     """Run a Python script, by default from the repository's root, without the seconds its imports take.
 
     It runs in a process of its own, forked from one that has imported PyTorch and MMPretrain and

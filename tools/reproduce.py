@@ -35,6 +35,7 @@ from ipirm_mm.reproduction import (
     Row,
     Step,
     add_target,
+    check_target,
     read_models,
     table_of,
     training_operations,
@@ -198,8 +199,10 @@ def print_table(target: str, rows: Sequence[Row], folder: Path) -> None:
 
 def main() -> None:
     args = parse_args()
-    chain = make_chain(args)
     targets = list(TARGETS) if 'all' in args.targets else list(dict.fromkeys(args.targets))
+    for target in targets:
+        check_target(target)
+    chain = make_chain(args)
     tables = {target: add_target(chain, target) for target in targets}
     steps = list(chain.steps.values())
     if args.dry_run:

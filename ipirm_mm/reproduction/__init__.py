@@ -3,7 +3,7 @@
 from .chain import Chain, Step
 from .cost import CARD_TFLOPS, training_operations
 from .rehearsal import write_rehearsal_configs
-from .targets import CARDS, TARGETS, Row, add_target, read_models, table_of
+from .targets import CARDS, TARGETS, Row, add_target, check_target, read_models, table_of
 
 __all__ = [
     'CARDS',
@@ -13,6 +13,7 @@ __all__ = [
     'Row',
     'Step',
     'add_target',
+    'check_target',
     'read_models',
     'table_of',
     'training_operations',

@@ -95,6 +95,25 @@ def fitting(setting: str | None) -> tuple[str, ...]:
     return () if setting in (None, 'as it is') else tuple(str(setting).split())
 
 
+def check_target(target: str) -> None:
+    """Check a target.
+
+    Args:
+        target: What to reproduce.
+
+    Raises:
+        UserError: If it is neither one of :data:`TARGETS` nor the name of a config.
+    """
+    known = [*TARGETS, *read_models()]
+    if target not in known:
+        near = difflib.get_close_matches(target, known, n=3)
+        raise UserError(
+            f'there is nothing to reproduce of the name {target}: give one of '
+            f'{", ".join(TARGETS)}, or the name of a config'
+            + (f', such as {", ".join(near)}' if near else '')
+        )
+
+
 def add_target(chain: Chain, target: str) -> list[Row]:
     """Add all that a target needs to a chain.
 
@@ -104,20 +123,10 @@ def add_target(chain: Chain, target: str) -> list[Row]:
 
     Returns:
         The rows of its table; none for what has no accuracy.
-
-    Raises:
-        UserError: If there is no such target.
     """
     if target in TARGETS:
         return list(TARGETS[target](chain))
     models = read_models()
-    if target not in models:
-        near = difflib.get_close_matches(target, [*TARGETS, *models], n=3)
-        raise UserError(
-            f'there is nothing to reproduce of the name {target}: give one of '
-            f'{", ".join(TARGETS)}, or the name of a config'
-            + (f', such as {", ".join(near)}' if near else '')
-        )
     _, config = chain.load(target)
     if config.model.get('members'):
         return [ensemble(chain, models[target])]
