@@ -58,8 +58,8 @@ of the test split, which the report has, come from the challenge's server, for t
 - **Data.** `--imagenet data/imagenet --lists data/lists` makes `data/vipriors` first:
   [data.md](data.md).
 - **Cards.** `--card 16` adds to each training what it needs to fit a card of 16 GB, `--card 32`
-  of 32 GB ([memory.md](memory.md)). The report has cards of 32 GB, on which two of the configs
-  need `--amp`.
+  of 32 GB ([memory.md](memory.md)). The report has V100 cards, of which there are both, and does
+  not say which.
 - **Fewer GPUs.** `--gpus 4` adds `--auto-scale-lr` to trainings; with `--gpus 1` there is no
   launcher.
 - **Rehearsal.** Before weeks of GPUs, run everything with tiny networks, small images and one or

@@ -147,7 +147,7 @@ def check_submission(path: Path, challenge) -> None:
     """A submission names each test image once, as the server does, with a class."""
     with open(path, newline='') as file:
         heading, *rows = csv.reader(file)
-    assert heading == ['Image IDs', 'Class Labels']
+    assert heading == ['Image IDs', 'Predictions']
     assert sorted(Path(row[0]).name for row in rows) == sorted(challenge.test_labels)
     assert all(0 <= int(row[1]) < len(challenge.classes) for row in rows)
 

@@ -9,6 +9,8 @@ failure, run the same command again. Then it prints the table, beside the report
 
   full       the report's configs. Accuracies are of the validation split; those of the test split,
              which the report has, come from the challenge's server, for submission.csv.
+  laptop     the tables of projects/laptop: the same comparisons on Fashion-MNIST, over several
+             seeds, with controls.
   rehearsal  the same commands with tiny networks, small images and one or two epochs. It shows in
              minutes that data, disk and installation are in order. Its accuracies mean nothing.
 """
@@ -47,6 +49,14 @@ from ipirm_mm.visualization import format_markdown, format_table
 
 ROOT = Path(__file__).resolve().parents[1]
 REHEARSAL = Path('work_dirs/rehearsal')
+# At a laptop's scale: the script of each target, and the table that it writes. These scripts use
+# finished runs again by themselves.
+LAPTOP = dict(
+    table1=('table2.py', 'work_dirs/table4/table2.md'),
+    table2=('table2.py', 'work_dirs/table4/table2.md'),
+    table3=('table3.py', 'work_dirs/table3/table3.md'),
+    table4=('table4.py', 'work_dirs/table4/table4.md'),
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,7 +70,10 @@ def parse_args() -> argparse.Namespace:
         help=f'{", ".join(TARGETS)}, all of these, or the name of a config, such as kl_r50',
     )
     parser.add_argument(
-        '--scale', choices=['full', 'rehearsal'], default='full', help='see above (default: full)'
+        '--scale',
+        choices=['full', 'laptop', 'rehearsal'],
+        default='full',
+        help='see above (default: full)',
     )
     parser.add_argument(
         '--gpus',
@@ -197,11 +210,40 @@ def print_table(target: str, rows: Sequence[Row], folder: Path) -> None:
     print(f'wrote {path}')
 
 
+def laptop_steps(targets: Sequence[str]) -> list[Step]:
+    """Commands of targets at a laptop's scale, each once.
+
+    Raises:
+        UserError: If a target has none, or there is no checkout.
+    """
+    unknown = [target for target in targets if target not in LAPTOP]
+    if unknown:
+        raise UserError(
+            f"{', '.join(unknown)} cannot be reproduced at a laptop's scale: {', '.join(LAPTOP)} "
+            'can'
+        )
+    folder = ROOT / 'projects/laptop'
+    if not folder.is_dir():
+        raise UserError('--scale laptop needs projects/laptop, which only a checkout has')
+    if Path.cwd() == ROOT:
+        folder = folder.relative_to(ROOT)
+    found = dict.fromkeys(LAPTOP[target] for target in targets)
+    return [Step(script, ('python', str(folder / script)), Path(makes)) for script, makes in found]
+
+
 def main() -> None:
     args = parse_args()
-    targets = list(TARGETS) if 'all' in args.targets else list(dict.fromkeys(args.targets))
+    every = LAPTOP if args.scale == 'laptop' else TARGETS
+    targets = list(every if 'all' in args.targets else dict.fromkeys(args.targets))
     for target in targets:
         check_target(target)
+    if args.scale == 'laptop':
+        steps = laptop_steps(targets)
+        if args.dry_run:
+            show(steps, args)
+        for number, step in enumerate([] if args.dry_run else steps, 1):
+            run(step, f'{number}/{len(steps)}')
+        return
     chain = make_chain(args)
     tables = {target: add_target(chain, target) for target in targets}
     steps = list(chain.steps.values())
