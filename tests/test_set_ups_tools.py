@@ -18,7 +18,6 @@ from ipirm_mm.engine import CheckWeightsHook
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import Predictions, shared_images
 from ipirm_mm.evaluation.matching import same_images
-from ipirm_mm.models.classifiers import check_order
 from ipirm_mm.models.utils import as_names, config_class_names, stack_scores
 
 
@@ -66,13 +65,6 @@ def test_averaged_weights_are_of_the_classifier_under_views():
 def test_scores_that_are_no_probabilities_are_not_merged(scores):
     with pytest.raises(UserError, match='no probabilities'):
         stack_scores([DataSample().set_pred_score(torch.tensor(scores))])
-
-
-def test_weights_of_another_order_of_members_are_refused():
-    check_order('w.json', ['a.pkl', 'b.pkl'], ['./a.pkl', 'b.pkl'])
-    check_order('w.json', ['a.pkl', 'b.pkl'], ['c.pkl', 'a.pkl'])  # others
-    with pytest.raises(UserError, match=r'w\.json are of a\.pkl, b\.pkl, in this order'):
-        check_order('w.json', ['a.pkl', 'b.pkl'], ['b.pkl', 'a.pkl'])
 
 
 def test_images_are_the_same_by_link_and_by_spelling(tmp_path):

@@ -7,9 +7,13 @@
 A MEMBER is a file that `tools/test.py --out` wrote, or CONFIG:CHECKPOINT. The latter is run on the
 config's test_dataloader, and for --fit also on its val_dataloader.
 
-Weights minimize the log-loss on a validation split. The reported images are refused for the fit:
+Weights minimize the log-loss on a validation split:
 
     python tools/ensemble.py a_test.pkl b_test.pkl --fit a_val.pkl b_val.pkl
+
+Files name their models, so members are matched by the names of their configs, in any order. The
+model final_NAME, trained on train and val, takes the weight that was fitted with NAME. Images that
+are reported, or that a member was trained on, are refused for the fit.
 
 Prints the accuracy of each member and of the ensemble, the gain over the best member, and how
 often members disagree. Intervals are 95 % bootstrap intervals over the images.
@@ -34,6 +38,7 @@ from ipirm_mm.evaluation import (
     Predictions,
     bootstrap_interval,
     check_disjoint,
+    check_not_trained_on,
     check_same_images,
     disagreement,
     fit_weights,
@@ -48,7 +53,7 @@ from ipirm_mm.evaluation import (
 )
 from ipirm_mm.functional import merge_label_scores, merge_scores
 from ipirm_mm.functional.scores import POLICIES
-from ipirm_mm.models.classifiers import check_order, load_member_weights
+from ipirm_mm.models.classifiers import load_member_weights, match_members, member_names
 from ipirm_mm.utils import atomic_write
 from ipirm_mm.visualization import format_table
 
@@ -74,7 +79,7 @@ def parse_args() -> argparse.Namespace:
         '--fit',
         nargs='*',
         metavar='MEMBER',
-        help='fit the weights on the predictions of these, one per member in the same order; '
+        help='fit the weights on the predictions of these, one per member; '
         'without any, members CONFIG:CHECKPOINT are run on their val_dataloader (implies --policy '
         'weighted)',
     )
@@ -183,15 +188,26 @@ def fitted_on(weights: dict[str, Any], members: list[Predictions]) -> bool:
     return bool(shared_images(sample, reported))
 
 
+def names_of(members: list[Predictions]) -> list[str]:
+    """Names by which weights find their members."""
+    sources = [(member.source, member.name) for member in members]
+    return member_names([(s.name, s.checkpoint) if s else (name, None) for s, name in sources])
+
+
 def fitted_weights(members: list[Predictions], args: argparse.Namespace) -> list[float]:
     """Fit the weights of the members on other images, and save them with ``--save-weights``."""
     names = args.fit or args.members
     if len(names) != len(members):
         raise UserError(f'--fit has {len(names)} members, but there are {len(members)}')
     held_out = [read(name, number, 'val', args) for number, name in enumerate(names)]
+    places = match_members(names_of(held_out), names_of(members), 'the predictions of --fit are')
+    held_out = [held_out[place] for place in places]
     held_out = map_classes([members[0], *held_out])[1:]
     check_same_images(held_out)
     check_disjoint(held_out, members)
+    check_not_trained_on(
+        held_out, 'fit on predictions of the same model trained without them, NAME for final_NAME'
+    )
     first = held_out[0]
     if first.labels is None:
         raise UserError(f'{first.name} has no labels to fit weights to: predict a labeled split')
@@ -204,8 +220,10 @@ def fitted_weights(members: list[Predictions], args: argparse.Namespace) -> list
     if args.save_weights:
         record = dict(
             weights=weights,
-            members=args.members,
+            members=names_of(held_out),
+            checkpoints=[member.source and member.source.checkpoint for member in held_out],
             fitted_on=[member.name for member in held_out],
+            images_of=first.source.predicted if first.source else [],
             num_images=len(first.images),
             **fingerprint(first),
         )
@@ -213,14 +231,11 @@ def fitted_weights(members: list[Predictions], args: argparse.Namespace) -> list
     return weights
 
 
-def saved_weights(members: list[Predictions], names: list[str], path: str) -> list[float]:
+def saved_weights(members: list[Predictions], path: str) -> list[float]:
     """Read weights; refuse those of other members or fitted on these images."""
-    weights = load_member_weights(path)
-    if len(weights) != len(members):
-        raise UserError(f'{path} has {len(weights)} weights, but there are {len(members)} members')
-    record = json.loads(Path(path).read_text())
-    check_order(path, record.get('members'), names)
-    if fitted_on(record, members):
+    saved = load_member_weights(path)
+    weights = saved.for_members(names_of(members))
+    if fitted_on(saved.record, members):
         raise UserError(
             f'the weights in {path} were fitted on the images of {members[0].name}: report '
             'another split'
@@ -260,7 +275,7 @@ def main() -> None:
     if args.fit is not None:
         weights = fitted_weights(members, args)
     elif args.weights:
-        weights = saved_weights(members, args.members, args.weights)
+        weights = saved_weights(members, args.weights)
     scores = torch.stack([member.scores for member in members])
     first = members[0]
     merge = merge_scores if first.rule is None else merge_label_scores

@@ -24,7 +24,13 @@ import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of
 from ipirm_mm import cli
 from ipirm_mm.engine import CheckWeightsHook
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import NEED_LABELS, DumpPredictions, PredictionEvaluator, has_label
+from ipirm_mm.evaluation import (
+    NEED_LABELS,
+    DumpPredictions,
+    ModelSource,
+    PredictionEvaluator,
+    has_label,
+)
 from ipirm_mm.models.tta import tta_pipeline
 from ipirm_mm.models.utils import (
     class_names,
@@ -131,7 +137,8 @@ def set_evaluator(runner: Any, cfg: Config, args: argparse.Namespace) -> None:
         for metric in [m for m in evaluator.metrics if isinstance(m, NEED_LABELS)]:
             evaluator.set_aside(metric)
     if args.out and args.out_item != 'metrics':
-        evaluator.metrics.append(DumpPredictions(args.out, names or own, rule))
+        made_by = ModelSource.of(args.config, args.checkpoint, cfg)
+        evaluator.metrics.append(DumpPredictions(args.out, names or own, rule, made_by))
     if not evaluator.metrics:
         raise UserError(
             'the test set has no labels, so there is nothing to evaluate: write the '

@@ -93,9 +93,9 @@ def _images(path: Path, content: Any) -> tuple[list[PickledImage], str]:
     if isinstance(content, dict):
         pairs = [(_plain(key), _plain(value)) for key, value in content.items()]
         if pairs and all(_is_list(value) for _, value in pairs):
-            found = [_of_class(key, name) for key, names in pairs for name in names]
-            if None not in found:
-                return [image for image in found if image], 'a dict of class to names'
+            of_class = [_of_class(key, name) for key, names in pairs for name in names]
+            if None not in of_class:
+                return [image for image in of_class if image], 'a dict of class to names'
             pairs = []
         structure = 'a dict of path to class'
     else:

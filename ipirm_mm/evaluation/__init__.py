@@ -7,6 +7,7 @@ from .knn import knn_accuracy, knn_predict
 from .linear_probe import LinearProbe
 from .matching import check_disjoint, check_same_images, map_classes, shared_images, split_root
 from .metrics import DumpPredictions, KNNAccuracy, TeacherAccuracy
+from .model_source import ModelSource, check_not_trained_on
 from .prediction_evaluator import NEED_LABELS, PredictionEvaluator, has_label
 from .predictions import (
     Predictions,
@@ -22,12 +23,14 @@ __all__ = [
     'DumpPredictions',
     'KNNAccuracy',
     'LinearProbe',
+    'ModelSource',
     'PredictionEvaluator',
     'Predictions',
     'TeacherAccuracy',
     'bootstrap_interval',
     'build_loader',
     'check_disjoint',
+    'check_not_trained_on',
     'check_same_images',
     'disagreement',
     'extract_features',

@@ -18,6 +18,8 @@ from ipirm_mm.functional import select_labels
 from ipirm_mm.models.utils import LabelRule, as_names, is_distribution
 from ipirm_mm.utils import atomic_write, safe_load
 
+from .model_source import ModelSource
+
 # Columns that the VIPriors challenge requires (evaluate_classification.py of its toolkit).
 SUBMISSION_COLUMNS = ('Image IDs', 'Predictions')
 
@@ -36,6 +38,7 @@ class Predictions:
         classes: Names of the classes, in the order of the scores. Defaults to None: not known.
         rule: How labels are selected if each image may have several. Defaults to None: each image
             has one label.
+        source: The model that made them. Defaults to None: not known, or an ensemble.
     """
 
     scores: Tensor
@@ -44,6 +47,7 @@ class Predictions:
     name: str
     classes: tuple[str, ...] | None = None
     rule: LabelRule | None = None
+    source: ModelSource | None = None
 
     def predicted(self) -> Tensor:
         """Predicted classes, ``(N,)`` long, or with several labels per image ``(N, C)`` bool."""
@@ -153,9 +157,9 @@ def load_predictions(path: str) -> Predictions:
         raise UserError(
             f'{path} names {len(names)} classes, but has scores of {scores.shape[1]}: {remedy}'
         )
-    return Predictions(
-        scores, labels, images, path, names, LabelRule(*(rule or ())) if several else None
-    )
+    rule = LabelRule(*(rule or ())) if several else None
+    source = ModelSource.from_dict(first.get('model'))
+    return Predictions(scores, labels, images, path, names, rule, source)
 
 
 def as_tensor(value: Any) -> Tensor | None:
@@ -235,12 +239,15 @@ def save_predictions(path: str, predictions: Predictions) -> None:
         if predictions.labels is not None:
             record['gt_label'] = _indices(predictions.labels[number])
         records.append(record)
-    add_names(records, predictions.classes, predictions.rule)
+    add_names(records, predictions.classes, predictions.rule, predictions.source)
     atomic_write(path, pickle.dumps(records))
 
 
 def add_names(
-    records: list[dict[str, Any]], classes: tuple[str, ...] | None, rule: LabelRule | None
+    records: list[dict[str, Any]],
+    classes: tuple[str, ...] | None,
+    rule: LabelRule | None,
+    source: ModelSource | None = None,
 ) -> None:
     """Add to each record what :func:`load_predictions` reads besides scores and labels.
 
@@ -248,12 +255,16 @@ def add_names(
         records: The records, changed in place.
         classes: Names of the classes in the order of the scores; None if they are not known.
         rule: The rule of several labels per image; None for one label.
+        source: The model that made the predictions. Defaults to None: not known.
     """
+    model = source.as_dict() if source else None
     for record in records:  # pickle writes one object once
         if classes is not None:
             record['classes'] = classes
         if rule is not None:
             record['label_rule'] = tuple(rule)
+        if model is not None:
+            record['model'] = model
 
 
 def _indices(label: Tensor) -> Tensor:

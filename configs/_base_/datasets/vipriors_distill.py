@@ -1,6 +1,5 @@
 # The VIPriors subset for Stage II at 224 pixels: RandAugment and RandomErasing (report). It needs
-# dict(type='SetEpochHook') in custom_hooks. For the final run on train and val:
-#   --cfg-options train_dataloader.dataset.split="['train','val']"
+# dict(type='SetEpochHook') in custom_hooks. The final run on train and val: configs/final.
 _base_ = ['vipriors_classification.py']
 
 bgr_mean = [103.53, 116.28, 123.675]

@@ -1,5 +1,5 @@
-# The VIPriors subset of ImageNet, two views of SimCLR. For the final run on train and val:
-# --cfg-options train_dataloader.dataset.split="['train','val']"
+# The VIPriors subset of ImageNet, two views of SimCLR. The final run on train and val:
+# configs/final.
 dataset_type = 'VIPriors'
 data_root = 'data/vipriors'
 data_preprocessor = dict(

@@ -14,11 +14,12 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.models.utils import LabelRule
 from ipirm_mm.utils import atomic_write
 
+from ..model_source import ModelSource
 from ..predictions import add_names
 
 
 class DumpPredictions(DumpResults):
-    """MMEngine's ``DumpResults``, with files of the right size that name their classes.
+    """MMEngine's ``DumpResults``, with files of the right size that name their classes and model.
 
     Fault: on CPUs the scores of an image are a row of its batch's scores, and pickle writes the
     whole batch with each row, so that files grow with the batch size.
@@ -29,6 +30,7 @@ class DumpPredictions(DumpResults):
         out_file_path: File to write, ``.pkl``.
         classes: Names of the classes, in the order of the scores. Defaults to None: not known.
         rule: The rule of several labels per image. Defaults to None: one label.
+        source: The model that makes the predictions. Defaults to None: not known.
         **kwargs: Other arguments of ``DumpResults``.
 
     Raises:
@@ -40,6 +42,7 @@ class DumpPredictions(DumpResults):
         out_file_path: str,
         classes: tuple[str, ...] | None = None,
         rule: LabelRule | None = None,
+        source: ModelSource | None = None,
         **kwargs: Any,
     ) -> None:
         if not out_file_path.endswith(('.pkl', '.pickle')):
@@ -50,6 +53,7 @@ class DumpPredictions(DumpResults):
         super().__init__(out_file_path, **kwargs)
         self.classes = classes
         self.rule = rule
+        self.source = source
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep copies of the predictions of a batch.
@@ -75,7 +79,7 @@ class DumpPredictions(DumpResults):
         Returns:
             No metrics.
         """
-        add_names(results, self.classes, self.rule)
+        add_names(results, self.classes, self.rule, self.source)
         atomic_write(self.out_file_path, pickle.dumps(results))
         print_log(f'{len(results)} predictions are in {self.out_file_path}', logger='current')
         return {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +24,7 @@ from ..utils import (
     merge_samples,
     stack_scores,
 )
+from .member_weights import load_member_weights, member_names, model_name
 
 
 @MODELS.register_module()
@@ -52,12 +51,14 @@ class EnsembleClassifier(BaseModel):
         policy: How to merge the members: ``'mean'``, ``'gmean'``, ``'tsharpen'`` or
             ``'weighted'``, see :func:`~ipirm_mm.functional.merge_scores`. Defaults to ``'mean'``.
         weights: Weight of each member for ``policy='weighted'``: numbers, or the file that
-            ``tools/ensemble.py --save-weights`` wrote. Defaults to None.
+            ``tools/ensemble.py --save-weights`` wrote. The weights in a file are assigned by the
+            names of the members' configs, in any order; those of ``NAME`` also to
+            ``final_NAME``, the same model trained on train and val. Defaults to None.
         data_preprocessor: Not used; MMEngine passes it, and each member has its own.
 
     Raises:
-        UserError: If an option is out of range, a file is missing, or members have different
-            classes, or one label and several.
+        UserError: If an option is out of range, a file is missing, weights are of other members,
+            or members have different classes, or one label and several.
     """
 
     def __init__(
@@ -75,7 +76,8 @@ class EnsembleClassifier(BaseModel):
                 f'EnsembleClassifier.policy must be one of {POLICIES}, but is {policy!r}'
             )
         if isinstance(weights, str):
-            weights = member_weights(weights, members)
+            models = [(model_name(m.get('config', '')), m.get('checkpoint')) for m in members]
+            weights = load_member_weights(weights).for_members(member_names(models))
         if (weights is not None) != (policy == 'weighted'):
             raise UserError(
                 "EnsembleClassifier.policy 'weighted' needs weights, and no other takes any, but "
@@ -180,59 +182,3 @@ class EnsembleClassifier(BaseModel):
                 for score, order in zip(scores, self.orders)
             ]
         )
-
-
-def member_weights(path: str, members: Sequence[dict[str, Any]]) -> list[float]:
-    """Weights in a file, which must be in the order of the members of an ensemble."""
-    weights = load_member_weights(path)
-    with open(path, encoding='utf-8') as stream:
-        recorded = json.load(stream).get('members')
-    check_order(path, recorded, [f'{m.get("config")}:{m.get("checkpoint")}' for m in members])
-    return weights
-
-
-def check_order(path: str, recorded: Any, members: Sequence[str]) -> None:
-    """Check that weights are not of the same members in another order.
-
-    Args:
-        path: The file of the weights, for the message.
-        recorded: Members that the file names; None if it names none.
-        members: Members that get the weights, as ``FILE.pkl`` or ``CONFIG:CHECKPOINT``. Weights of
-            others, such as files of another split, are not checked.
-
-    Raises:
-        UserError: If the order is another.
-    """
-    own = [os.path.normpath(member) for member in members]
-    saved = [os.path.normpath(str(member)) for member in recorded or ()]
-    if own != saved and sorted(own) == sorted(saved):
-        raise UserError(
-            f'the weights in {path} are of {", ".join(saved)}, in this order, but the members are '
-            f'{", ".join(own)}: give them in the order of the weights'
-        )
-
-
-def load_member_weights(path: str) -> list[float]:
-    """Read the weights that ``tools/ensemble.py --save-weights`` wrote.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Weight of each member.
-
-    Raises:
-        UserError: If the file is missing, or has no valid weights.
-    """
-    remedy = 'make it by tools/ensemble.py ... --fit ... --save-weights FILE.json'
-    try:
-        with open(path, encoding='utf-8') as stream:
-            weights = json.load(stream)['weights']
-        weights = [float(weight) for weight in weights]
-    except OSError as error:
-        raise UserError(f'there is no file of weights {path}: {remedy}') from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path} is no file of weights ({error}): {remedy}') from error
-    if not weights or min(weights) < 0 or not sum(weights) > 0:
-        raise UserError(f'{path} has weights {weights}, which must not be negative: {remedy}')
-    return weights
