@@ -134,7 +134,7 @@ def test_from_the_lists_to_a_submission(tmp_path):
     shown = json.loads((folder / 'kl_r50/accuracy.json').read_text())['accuracy/top1']
     assert f'{shown:.2f}' in table and '60.00' in table
     check_submission(folder / 'kl_r50/submission.csv', challenge)
-    assert '7 steps, 0 of them done' in first.stdout
+    assert '8 steps, 1 of them done' in first.stdout
     # A second run has nothing to do; without the student's last files, these are made again.
     assert '7 of them done' in reproduce(*options, cwd=tmp_path).stdout
     (folder / 'kl_r50/accuracy.json').unlink()
