@@ -286,6 +286,7 @@ def area_under_roc(scores: Tensor, positive: Tensor) -> Tensor:
     """
     # Twice the average rank of a score is the number of lower ones plus that of lower or equal
     # ones, plus one.
+    scores = scores.contiguous()
     ordered = scores.sort().values
     twice = torch.searchsorted(ordered, scores, right=False).double()
     twice = twice + torch.searchsorted(ordered, scores, right=True).double() + 1
