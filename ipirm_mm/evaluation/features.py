@@ -92,7 +92,7 @@ def extract_features(
     was_training = model.training
     model.eval()
     views: list[list[Tensor]] = []
-    factors = [name for name in factors if name != 'gt_label']
+    factors = [name for name in factors if name not in ('sample_idx', 'gt_label')]
     known: dict[str, list[Any]] = {key: [] for key in ('sample_idx', 'gt_label', *factors)}
     try:
         batches = len(dataloader)

@@ -301,8 +301,13 @@ def test_bad_held_out():
 
 @pytest.mark.parametrize('l1', [0.003, 0.03])
 @pytest.mark.parametrize('size', [(40, 3, 1, 2), (60, 5, 1, 3), (30, 50, 1, 4)])
-def test_sparse_probe_is_at_the_optimum(size, l1):
-    """Subgradients of the objective, from its definition: 0 is one of each entry."""
+@pytest.mark.parametrize('first', [1, 64])
+def test_sparse_probe_is_at_the_optimum(size, l1, first, monkeypatch):
+    """Subgradients of the objective, from its definition: 0 is one of each entry.
+
+    Also if the fit begins with one column only.
+    """
+    monkeypatch.setattr(sparse_probe, '_FIRST_COLUMNS', first)
     x, y = data(*size)
     x[:, 0] = 3 * x[:, 0] + 5
     probe = SparseProbe(l1, tolerance=1e-9, max_iterations=20000).fit(x, y[:, 0])
