@@ -36,7 +36,9 @@ def table(printed, first):
 
 
 def test_benchmark_prints_the_tables(trained):
-    printed = checked(run(BENCHMARK, STAGE_ONE, trained, '--disentanglement')).stdout
+    # Probes converge in a few steps with so strong a weight decay.
+    given = ('--disentanglement', '--weight-decay', '1')
+    printed = checked(run(BENCHMARK, STAGE_ONE, trained, *given)).stdout
     scores, shuffled = table(printed, 'IRS')
     assert shuffled['checkpoint'] == f'{scores["checkpoint"]}, factors shuffled'
     for row in (scores, shuffled):
@@ -51,11 +53,7 @@ def test_benchmark_prints_the_tables(trained):
     assert mean == pytest.approx(float(scores['EXP']), abs=0.002)
 
 
-def test_benchmark_without_the_option_prints_one_table(trained):
-    printed = checked(run(BENCHMARK, STAGE_ONE, trained)).stdout
-    assert 'linear probe' in printed and 'IRS' not in printed
-
-
+@pytest.mark.slow
 def test_one_factor_leaves_out_what_needs_two(trained):
     given = ('--disentanglement', '--factors', 'gt_label')
     printed = checked(run(BENCHMARK, STAGE_ONE, trained, *given)).stdout
