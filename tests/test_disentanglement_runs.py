@@ -121,3 +121,7 @@ def test_a_partition_by_the_true_factor_ranks_above_simclr(tmp_path):
     assert float(true_color['DCI: I']) < float(plain_color['DCI: I']) - 0.05
     tied = 'probe, factor tied to class'
     assert float(true_color[tied]) > float(plain_color[tied]) + 10
+    plain_loss, true_loss = (
+        float(row['probe, control']) - float(row[tied]) for row in (plain_color, true_color)
+    )
+    assert true_loss < plain_loss - 2
