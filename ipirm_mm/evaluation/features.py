@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +56,7 @@ def extract_features(
     dataloader: DataLoader,
     project: Callable[[Tensor], Tensor] | None = None,
     description: str = 'features',
+    factors: Sequence[str] = ('factor',),
 ) -> dict[str, Any]:
     """Extract the features of all images of a data loader.
 
@@ -71,13 +72,16 @@ def extract_features(
         project: Maps images ``(B, C, H, W)`` to features ``(B, D)``. Defaults to None: the last
             feature map of the backbone, averaged over positions.
         description: Text of the progress bar. Defaults to ``'features'``.
+        factors: Names of the fields of the samples that hold known factors, one integer per
+            image. Defaults to ``('factor',)``, which ``TintByFactor`` sets.
 
     Returns:
         A dict with ``features``, a list of one tensor ``(N, D)`` per view; ``sample_idx``
         ``(N,)`` long, the number of each image (see
         :class:`~ipirm_mm.datasets.ImageNumbers`); ``num_images``, the number of images of the data
-        set; ``classes``, their names or None; and ``gt_label`` and ``factor``, ``(N,)`` long, if
-        each image has one. If images have no or several labels, ``why_no_label`` says which.
+        set; ``classes``, their names or None; and ``gt_label`` and each of ``factors``, ``(N,)``
+        long, if each image has one. If images have no or several labels, ``why_no_label`` says
+        which.
 
     Raises:
         UserError: If there is no image, or samples have no ``sample_idx``.
@@ -88,7 +92,8 @@ def extract_features(
     was_training = model.training
     model.eval()
     views: list[list[Tensor]] = []
-    known: dict[str, list[Any]] = {'sample_idx': [], 'gt_label': [], 'factor': []}
+    factors = [name for name in factors if name not in ('sample_idx', 'gt_label')]
+    known: dict[str, list[Any]] = {key: [] for key in ('sample_idx', 'gt_label', *factors)}
     try:
         batches = len(dataloader)
         # A pass over a DataLoader draws from torch's global generator, even without workers. The
@@ -100,7 +105,8 @@ def extract_features(
                 for sample in samples:
                     known['sample_idx'].append(_image_of(sample))
                     known['gt_label'].append(_label_of(sample))
-                    known['factor'].append(sample.get('factor'))
+                    for name in factors:
+                        known[name].append(sample.get(name))
                 bar((number + 1) / batches)
     finally:
         model.train(was_training)
@@ -130,7 +136,7 @@ def extract_features(
             logger='current',
             level=logging.WARNING,
         )
-    for key in ('gt_label', 'factor'):
+    for key in ('gt_label', *factors):
         classes = [one_class(value) for value in known[key]]
         # -1 where there is no one class, so that every rank has as many rows.
         rows = torch.tensor([-1 if c is None else c for c in classes], device=device)
