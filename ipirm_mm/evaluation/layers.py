@@ -83,9 +83,9 @@ def last_stages(model: Any, images: Tensor, number: int = 2) -> list[str]:
     finally:
         for handle in handles:
             handle.remove()
-    parts = [(name, part) for name, part in _parts(model.backbone, 'backbone') if name in sizes]
+    parts = list(_used_parts(model.backbone, 'backbone', sizes))
     while len(parts) == 1:  # a sequence of everything
-        inner = [(name, part) for name, part in _parts(parts[0][1], parts[0][0]) if name in sizes]
+        inner = list(_used_parts(parts[0][1], parts[0][0], sizes))
         if not inner:
             break
         parts = inner
@@ -93,16 +93,19 @@ def last_stages(model: Any, images: Tensor, number: int = 2) -> list[str]:
     last = {size: name for name, size in sizes.items() if name in used}
     if not last:
         raise UserError(
-            f'no part of {type(model.backbone).__name__} gives feature maps of the shape (images, '
-            'filters, height, width): give a convolutional network'
+            f'no part of {type(model.backbone).__name__} gives feature maps of the shape '
+            '(images, filters, height, width): give a convolutional network'
         )
     return sorted(last.values(), key=list(sizes).index)[-number:]
 
 
-def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """The children of a module; of lists, which are never called, their items."""
+def _used_parts(
+    module: nn.Module, prefix: str, sizes: dict[str, tuple[int, ...]]
+) -> Iterator[tuple[str, nn.Module]]:
+    """The children of a module that give maps; of those never called, such as lists, theirs."""
     for name, child in module.named_children():
-        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
-            yield from _parts(child, f'{prefix}.{name}')
+        path = f'{prefix}.{name}'
+        if path in sizes:
+            yield path, child
         else:
-            yield f'{prefix}.{name}', child
+            yield from _used_parts(child, path, sizes)

@@ -23,6 +23,7 @@ class MeasuredResponse(NamedTuple):
 
     Attributes:
         features: Features of the images, ``(N, D)``.
+        sample_idx: Which of the chosen images each is, ``(N,)`` long; a pipeline may reject some.
         responses: Response of each dimension to each augmentation, ``(A, D)``, in the order in
             which they were given.
         color: Response to another color of the image, ``(D,)``, where the pipeline colors images
@@ -30,6 +31,7 @@ class MeasuredResponse(NamedTuple):
     """
 
     features: Tensor
+    sample_idx: Tensor
     responses: Tensor
     color: Tensor | None
 
@@ -119,4 +121,4 @@ def measure_response(
     ]
     recolored = recolored_dataset(loader['dataset'])
     color = None if recolored is None else response(recolored, 1, 'another color')
-    return MeasuredResponse(clean, torch.stack(responses), color)
+    return MeasuredResponse(clean, numbers, torch.stack(responses), color)

@@ -10,6 +10,7 @@ import numpy as np
 
 _INK, _GRAY = '#1f2328', '#59636e'
 _GAP = 0.08  # between tiles, as a share of a tile
+_STEPS = 16  # of a gradient, from gray to white
 
 
 class FilterRow(NamedTuple):
@@ -41,7 +42,7 @@ class FilterPanel(NamedTuple):
 
 
 def gradient_picture(gradient: np.ndarray) -> np.ndarray:
-    """Make a gradient visible: gray is 0, the largest entry is black or white in its channel.
+    """Make a gradient visible: gray is 0, the largest entry darkest or brightest in its channel.
 
     Args:
         gradient: ``(C, H, W)``. With another number of channels than three, their sum is shown.
@@ -53,7 +54,9 @@ def gradient_picture(gradient: np.ndarray) -> np.ndarray:
         gradient = np.repeat(gradient.sum(0, keepdims=True), 3, 0)
     largest = np.abs(gradient).max()
     scaled = gradient / largest if largest > 0 else np.zeros_like(gradient)
-    return np.round(127.5 + 127.5 * scaled).astype(np.uint8).transpose(1, 2, 0)
+    # In steps, so that the noise of entries near zero is not drawn.
+    scaled = np.round(_STEPS * scaled) / _STEPS
+    return np.floor(127.5 + 127.5 * scaled + 0.5).astype(np.uint8).transpose(1, 2, 0)
 
 
 def draw_filters(panels: Sequence[FilterPanel]) -> bytes:
@@ -75,7 +78,7 @@ def draw_filters(panels: Sequence[FilterPanel]) -> bytes:
     rows = max(map(len, placed.values()))
     filters = max(len(panel.rows) for panel in panels)
     tiles = 2 * max(len(row.images) for panel in panels for row in panel.rows)
-    tile = 0.5  # inches
+    tile = 0.42  # inches
     figure = Figure(
         figsize=(
             len(columns) * (tiles * (1 + _GAP) * tile + 1.35),
@@ -99,7 +102,7 @@ def draw_filters(panels: Sequence[FilterPanel]) -> bytes:
         for number, panel in enumerate(placed[name]):
             _draw_panel(grid[number][column], panel, tiles, filters)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
+    figure.savefig(buffer, format='png', pil_kwargs=dict(optimize=True))
     return buffer.getvalue()
 
 

@@ -68,7 +68,9 @@ def draw_responses(encoders: Sequence[EncoderResponse]) -> bytes:
         figsize=(max(7.5, 4.6 * len(encoders)), height + 3.3), dpi=110, layout='constrained'
     )
     FigureCanvasAgg(figure)
-    upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=(height, 3.1)))
+    # `Any`, because the type stubs say that it may be one figure.
+    parts: Any = figure.subfigures(2, 1, height_ratios=(height, 3.1))
+    upper, lower = parts
     values = np.concatenate(
         [row for e in encoders for row in (*e.responses.values(), *e.extra.values())]
     )
@@ -81,7 +83,7 @@ def draw_responses(encoders: Sequence[EncoderResponse]) -> bytes:
     bar.ax.tick_params(labelsize=8)
     _bars(lower.subplots(), encoders)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
+    figure.savefig(buffer, format='png', pil_kwargs=dict(optimize=True))
     return buffer.getvalue()
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor
 
@@ -34,7 +35,6 @@ from ipirm_mm.evaluation import (
     last_stages,
     load_encoder,
     measure_response,
-    part_of_loader,
     split_dimensions,
 )
 from ipirm_mm.utils import ProgressBar, atomic_write
@@ -89,14 +89,13 @@ class Images:
     """The images on which filters are chosen, for the network and for a person."""
 
     def __init__(self, config: Any, number: int) -> None:
-        self.loader = part_of_loader(config.val_dataloader, config.val_dataloader.dataset, number)
-        dataset = DATASETS.build(config.val_dataloader.dataset)
-        self.shown = SampleImages(dataset, image_numbers(len(dataset), number))
+        self.dataset = DATASETS.build(config.val_dataloader.dataset)
+        self.numbers = image_numbers(len(self.dataset), number)
+        self.shown = SampleImages(self.dataset, self.numbers)
 
-    def prepared(self, model: Any, numbers: list[int]) -> Tensor:
-        """Some images as the network takes them, ``(B, C, H, W)``."""
-        samples = [self.loader.dataset[number] for number in numbers]
-        batch = self.loader.collate_fn(samples)
+    def prepared(self, model: Any, chosen: list[int]) -> Tensor:
+        """Some of the images as the network takes them, ``(B, C, H, W)``."""
+        batch = default_collate([self.dataset[self.numbers[number]] for number in chosen])
         return model.data_preprocessor(batch, False)['inputs']
 
 
@@ -134,7 +133,7 @@ def evaluate(
             shown = []
             for filter_number, size in zip(chosen.filters.tolist(), chosen.sizes.tolist()):
                 top = activations[:, filter_number].argsort(descending=True, stable=True)
-                numbers = top[: args.per_filter].tolist()
+                numbers = measured.sample_idx[top[: args.per_filter]].tolist()
                 gradients = guided_backpropagation(
                     model.backbone,
                     images.prepared(model, numbers),
@@ -160,7 +159,7 @@ def evaluate(
                         clustered=chosen.clustered,
                         response=float(responses[:, filter_number].mean()),
                         color=None if colored is None else float(colored[filter_number]),
-                        images=numbers,
+                        images=[images.numbers[n] for n in numbers],
                     )
                 )
             panels.append(FilterPanel(name, layer, shown))
