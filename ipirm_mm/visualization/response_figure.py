@@ -177,4 +177,4 @@ def _bars(axes: Any, encoders: Sequence[EncoderResponse]) -> None:
     axes.grid(axis='y', alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
-    axes.figure.legend(loc='outside lower center', ncols=3, fontsize=9, frameon=False)
+    axes.figure.legend(loc='outside lower center', ncols=4, fontsize=9, frameon=False)
