@@ -102,6 +102,7 @@ val_dataloader = dict(batch_size=2, num_workers=0,
 """
 
 
+@pytest.mark.slow
 def test_classifier_of_mmpretrain(tmp_path):
     """A config without anything of ours: a ResNet, which uses each in-place ReLU several times."""
     generator = np.random.default_rng(0)
