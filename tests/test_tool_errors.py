@@ -73,6 +73,8 @@ BOTH = (
     ('@/multi.py', '@/other.pth'),
     ('@/no_data.py', '@/other.pth'),
 )
+# The same for tools that take CONFIG:CHECKPOINT.
+PAIRS = tuple((f'{given[0]}:{given[1]}', *given[2:]) for given in BOTH)
 TOOLS = {
     'test': BOTH
     + (
@@ -89,6 +91,18 @@ TOOLS = {
     'publish_model': BOTH,
     'benchmark_ssl': BOTH + (('@/good.py', '@/other.pth', '--k', '0'),),
     'analysis/show_partition': BOTH + (('@/good.py', '@/other.pth', '--per-subset', '0'),),
+    'analysis/figure2a': (
+        *PAIRS,
+        ('@/good.py',),
+        ('@/good.py:@/other.pth', '--share', '1'),
+        ('@/good.py:@/other.pth', '--names', 'a', 'b'),
+    ),
+    'analysis/figure2b': (
+        *PAIRS,
+        ('@/good.py',),
+        ('@/good.py:@/other.pth', '--num-images', '1'),
+        ('@/good.py:@/other.pth', '--out', '@/x.jpg'),
+    ),
     'analysis/memory': (
         ('@/good.py', '--cfg-options', 'activation_checkpointing=backbone.nothing'),
         ('@/none.py',),

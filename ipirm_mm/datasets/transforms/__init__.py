@@ -3,6 +3,7 @@
 from .loading import LoadImage
 from .member_views import MemberViews, member_config
 from .seeded import PackWithSeed, SeededMultiView, SeededTransforms
+from .single_augmentations import augmented_dataset, recolored_dataset, single_augmentations
 from .tint import PALETTE, TintByFactor, tint
 from .tta import (
     CROPS,
@@ -32,7 +33,10 @@ __all__ = [
     'SeededTransforms',
     'TenCrop',
     'TintByFactor',
+    'augmented_dataset',
     'member_config',
+    'recolored_dataset',
+    'single_augmentations',
     'tint',
     'tta_pipeline',
 ]

@@ -36,6 +36,8 @@ _PACKING = (
     'torchvision/PILToTensor',
     'torchvision/ToTensor',
 )
+# Transforms that load an image, or give it the color of a known factor.
+_LOADING = ('LoadImage', 'LoadImageFromFile', 'TintByFactor')
 Size = tuple[int, int]
 
 
@@ -92,6 +94,28 @@ def tta_pipeline(
     if crops in ('five', 'ten'):
         return [*before, _crops(crops, _short(size), after)]
     return _whole([*before, _center(before, size) if changed else center, *after], crops)
+
+
+def insert_before_packing(pipeline: list, steps: list) -> list:
+    """Add transforms to a pipeline after all that move pixels.
+
+    Args:
+        pipeline: Configs of a pipeline; the last transform packs the image.
+        steps: Configs of the transforms to add.
+
+    Returns:
+        The new pipeline, flat; the given one is not changed.
+    """
+    flat = _flat(copy.deepcopy(list(pipeline)))
+    end = _packing(flat)
+    return [*flat[:end], *copy.deepcopy(steps), *flat[end:]]
+
+
+def moves_pixels_at_random(step: Any) -> bool:
+    """Whether a transform augments: it neither loads, resizes, crops the center, nor packs."""
+    kind = _kind(step)
+    fixed = (*_LOADING, *_CENTER_CROPS, *_RESIZES, *_PACKING)
+    return kind not in fixed and not kind.endswith(('MaskGenerator', 'TwoPic'))
 
 
 def _center(before: list, size: Size) -> dict:
