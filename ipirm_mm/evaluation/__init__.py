@@ -1,6 +1,4 @@
-"""Features, k-NN, probes and disentanglement; files of predictions, and ensembles of them."""
-
-"""Features, what they respond to, k-NN and linear probe; predictions, and ensembles of them."""
+"""Features, probes and disentanglement; files of predictions, and ensembles of them."""
 
 from .augmentation_response import (
     augmentation_response,
