@@ -278,6 +278,58 @@ def test_ensembles_name_their_members_and_show_each_its_views(path):
     assert [view.shape[-1] for view in packed['inputs']] == expected
 
 
+@pytest.mark.parametrize('name,weight', [('stl10', 0.5), ('cifar100', 0.2)])
+def test_weights_of_the_scripts_of_wang(name, weight):
+    """Their --penalty_weight, --irm_weight_maxim, --temperature, --maximize_iter and --epochs."""
+    config = read(f'configs/{name}/ipirm_simclr_{name}.py')
+    hook = config.custom_hooks[0]
+    assert (config.model.head.irm_weight, hook.solver.irm_weight) == (0.2, weight)
+    assert (config.model.head.temperature, hook.interval) == (0.5, 50)
+    assert config.train_cfg.max_epochs == 400 and hook.solver.strategy == 'authors'
+
+
+@pytest.mark.parametrize('method', ['simclr', 'simsiam'])
+@pytest.mark.parametrize(
+    'recipe,control',
+    [
+        ('ipirm_{}_r50.py', 'controls/{}_r50'),
+        ('ours/ipirm_{}_r50_ours.py', 'ours/{}_r50_ours'),
+    ],
+)
+def test_controls_differ_from_their_recipe_in_the_partitions_only(recipe, control, method):
+    ours = recipe.startswith('ours')
+    recipe = read(f'configs/{recipe.format(method)}')
+    random, alone = (
+        read(f'configs/{control.format(method)}_{name}.py')
+        for name in ('random_partition', 'penalty_only')
+    )
+    for key in ('train_cfg', 'optim_wrapper', 'train_dataloader', 'auto_scale_lr'):
+        assert random[key] == alone[key] == recipe[key]
+    assert random.model == recipe.model
+    assert alone.model == {
+        **recipe.model,
+        'head': {**recipe.model.head, 'penalize_batch': True},
+    }
+    hooks = [dict(config.custom_hooks[0]) for config in (recipe, random, alone)]
+    found, drawn = (hook.pop('solver')['strategy'] for hook in hooks[:2])
+    assert drawn == 'random' != found
+    assert hooks[0] == hooks[1] and hooks[2]['max_partitions'] == 0
+    if ours:  # the partition comes when the warm-up ends
+        assert hooks[0]['interval'] == recipe.model.head.irm_warmup_epochs > 0
+
+
+@pytest.mark.parametrize('method', ['simclr', 'simsiam'])
+def test_the_equations_of_the_report_to_the_letter(method):
+    config = read(f'configs/report/ipirm_{method}_r50_report.py')
+    head, hook = config.model.head, HOOKS.build(config.custom_hooks[0])
+    assert (head.penalty, head.objective) == ('scalar', 'report')
+    assert (head.irm_weight, head.temperature, hook.interval) == (0.2, 0.5, 50)
+    assert hook.solver_cfg == dict(strategy='authors', irm_weight=0.5, balance='none')
+    base = read(f'configs/ipirm_{method}_r50.py')
+    for key in ('train_cfg', 'optim_wrapper', 'train_dataloader'):
+        assert config[key] == base[key]
+
+
 def strings(value):
     """All strings in a config."""
     if isinstance(value, str):
