@@ -1,6 +1,6 @@
-# Wang et al.'s script on CIFAR-100, without MixUp: K = 2, 400 epochs, weights 0.2 in Step 1 and 0.2
-# in Step 2 (the report and their script on STL10 have 0.5 in Step 2), partitions by their optimizer,
-# the first one before training.
+# Wang et al.'s script on CIFAR-100, without MixUp: K = 2, 400 epochs, weights 0.2 in Step 1 and
+# 0.2 in Step 2 (the report and their script on STL10 have 0.5 in Step 2), partitions by their
+# optimizer, the first one before training.
 _base_ = [
     '../_base_/models/ipirm_simclr_r50.py',
     '../_base_/datasets/cifar100_simclr.py',
