@@ -83,7 +83,7 @@ def alone(one):
     return scores_of(model.test_step(batch_of(pipeline)))
 
 
-@pytest.mark.parametrize('policy', ['mean', 'gmean', 'tsharpen', 'weighted'])
+@pytest.mark.parametrize('policy', ['mean', 'gmean', 'tsharpen', 'weighted', 'weighted_tsharpen'])
 def test_members_of_different_resolution_and_views(tmp_path, policy):
     members = [
         member(tmp_path, 'a'),
@@ -92,7 +92,7 @@ def test_members_of_different_resolution_and_views(tmp_path, policy):
         member(tmp_path, 'c', 2, kind='DistillingClassifier', more=DISTILLED)
         | dict(crops='flip', resize=22),
     ]
-    weights = [0.5, 0.2, 0.3] if policy == 'weighted' else None
+    weights = [0.5, 0.2, 0.3] if policy.startswith('weighted') else None
     model = MODELS.build(
         dict(type='EnsembleClassifier', members=members, policy=policy, weights=weights)
     )

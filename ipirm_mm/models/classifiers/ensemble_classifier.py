@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ipirm_mm.datasets.transforms import member_config
 from ipirm_mm.errors import UserError
-from ipirm_mm.functional.scores import POLICIES
+from ipirm_mm.functional.scores import POLICIES, WEIGHTED_POLICIES
 
 from ..tta import CROPS, ScoreMergingTTA
 from ..utils import (
@@ -49,9 +49,10 @@ class EnsembleClassifier(BaseModel):
             its test-time augmentation: ``crops`` (``'center'``, ``'flip'``, ``'five'`` or
             ``'ten'``), ``crop_size``, ``resize`` and ``policy`` (``'mean'``, ``'gmean'`` or
             ``'tsharpen'``).
-        policy: How to merge the members: ``'mean'``, ``'gmean'``, ``'tsharpen'`` or
-            ``'weighted'``, see :func:`~ipirm_mm.functional.merge_scores`. Defaults to ``'mean'``.
-        weights: Weight of each member for ``policy='weighted'``: numbers, or the file that
+        policy: How to merge the members: ``'mean'``, ``'gmean'``, ``'tsharpen'``, ``'weighted'``
+            or ``'weighted_tsharpen'``, see :func:`~ipirm_mm.functional.merge_scores`. Defaults to
+            ``'mean'``.
+        weights: Weight of each member for the last two policies: numbers, or the file that
             ``tools/ensemble.py --save-weights`` wrote. Defaults to None.
         data_preprocessor: Not used; MMEngine passes it, and each member has its own.
 
@@ -75,11 +76,11 @@ class EnsembleClassifier(BaseModel):
                 f'EnsembleClassifier.policy must be one of {POLICIES}, but is {policy!r}'
             )
         if isinstance(weights, str):
-            weights = member_weights(weights, members)
-        if (weights is not None) != (policy == 'weighted'):
+            weights = member_weights(weights, members, policy)
+        if (weights is not None) != (policy in WEIGHTED_POLICIES):
             raise UserError(
-                "EnsembleClassifier.policy 'weighted' needs weights, and no other takes any, but "
-                f'policy is {policy!r} and weights are {weights}'
+                "EnsembleClassifier.policy 'weighted_tsharpen' or 'weighted' needs weights, and no "
+                f'other takes any, but policy is {policy!r} and weights are {weights}'
             )
         if weights is not None and len(weights) != len(members):
             raise UserError(
@@ -182,9 +183,9 @@ class EnsembleClassifier(BaseModel):
         )
 
 
-def member_weights(path: str, members: Sequence[dict[str, Any]]) -> list[float]:
+def member_weights(path: str, members: Sequence[dict[str, Any]], policy: str) -> list[float]:
     """Weights in a file, which must be in the order of the members of an ensemble."""
-    weights = load_member_weights(path)
+    weights = load_member_weights(path, policy)
     with open(path, encoding='utf-8') as stream:
         recorded = json.load(stream).get('members')
     check_order(path, recorded, [f'{m.get("config")}:{m.get("checkpoint")}' for m in members])
@@ -212,27 +213,34 @@ def check_order(path: str, recorded: Any, members: Sequence[str]) -> None:
         )
 
 
-def load_member_weights(path: str) -> list[float]:
+def load_member_weights(path: str, policy: str) -> list[float]:
     """Read the weights that ``tools/ensemble.py --save-weights`` wrote.
 
     Args:
         path: The file.
+        policy: Policy that the weights are for.
 
     Returns:
         Weight of each member.
 
     Raises:
-        UserError: If the file is missing, or has no valid weights.
+        UserError: If the file is missing, has no valid weights, or has those of another policy.
     """
     remedy = 'make it by tools/ensemble.py ... --fit ... --save-weights FILE.json'
     try:
         with open(path, encoding='utf-8') as stream:
-            weights = json.load(stream)['weights']
-        weights = [float(weight) for weight in weights]
+            record = json.load(stream)
+        weights = [float(weight) for weight in record['weights']]
+        fitted_for = record.get('policy', 'weighted')  # older files name no policy
     except OSError as error:
         raise UserError(f'there is no file of weights {path}: {remedy}') from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path} is no file of weights ({error}): {remedy}') from error
     if not weights or min(weights) < 0 or not sum(weights) > 0:
         raise UserError(f'{path} has weights {weights}, which must not be negative: {remedy}')
+    if policy in WEIGHTED_POLICIES and policy != fitted_for:
+        raise UserError(
+            f'the weights in {path} were fitted for the policy {fitted_for!r}, but the policy is '
+            f'{policy!r}: fit them for it, by tools/ensemble.py ... --policy {policy} --fit ...'
+        )
     return weights
