@@ -408,19 +408,28 @@ def test_bases_of_test_time_augmentation(name):
 
 @pytest.mark.parametrize('path', CLASSIFIERS)
 def test_classifiers_have_test_time_augmentation_at_their_resolution(path, tmp_path):
-    """The first view is what the test pipeline makes of an image, the second its mirror image."""
+    """Ten crops of the resolution of the test pipeline, whose image is the central one."""
     config = Config.fromfile(ROOT / path)
-    assert config.tta_model == dict(type='ScoreMergingTTA', policy='gmean')
+    assert config.tta_model == dict(type='ScoreMergingTTA', policy='tsharpen')
     assert {step.backend for step in resize_steps(config._cfg_dict)} == {'pillow'}
+    resize, crops = config.tta_pipeline[1:]
+    size = sizes(path)[2]
+    assert (crops.type, crops.crop_size, resize.scale) == (
+        'TenCrop',
+        size,
+        round(size * 256 / 224),
+    )
+    assert resize == config.test_dataloader.dataset.pipeline[1]
     (plain,) = make_samples(path, config.test_dataloader.dataset.pipeline, tmp_path, 1)
     (views,) = make_samples(path, config.tta_pipeline, tmp_path, 1)
-    assert plain['inputs'].shape[-1] == sizes(path)[2]
-    image, mirrored = views['inputs']
-    assert torch.equal(image, plain['inputs'])
-    assert torch.equal(mirrored, plain['inputs'].flip(-1))
+    assert plain['inputs'].shape[-1] == size
+    assert [view.shape for view in views['inputs']] == [plain['inputs'].shape] * 10
+    assert torch.equal(views['inputs'][4], plain['inputs'])
+    # At the top left of the mirror image is the mirrored crop at the top right.
+    assert torch.equal(views['inputs'][5], views['inputs'][1].flip(-1))
 
 
-def test_ten_crops_in_a_config_of_ones_own(tmp_path):
+def test_other_views_in_a_config_of_ones_own(tmp_path):
     """The lines in the README of `finetune`."""
     readme = (ROOT / 'configs/finetune/README.md').read_text()
     lines = re.search(r"    _base_ = 'teacher_r50.py'\n(?:    .*\n)+", readme)[0]
@@ -429,9 +438,9 @@ def test_ten_crops_in_a_config_of_ones_own(tmp_path):
     base = 'ipirm_mm::distill/kl_resnest101_330.py'
     path.write_text(lines.replace('teacher_r50.py', base))
     config = Config.fromfile(path)
-    assert config.tta_model.policy == 'tsharpen'
+    assert config.tta_model.policy == 'gmean'
     (sample,) = make_samples('_330.py', config.tta_pipeline, tmp_path, 1)
-    assert [view.shape for view in sample['inputs']] == [(3, 330, 330)] * 10
+    assert [view.shape for view in sample['inputs']] == [(3, 330, 330)] * 2
 
 
 def test_names_of_configs_work_everywhere(tmp_path, monkeypatch):

@@ -173,7 +173,7 @@ def test_stock_tta_takes_ours(installation, vipriors, tmp_path):
     for tool, flags in (
         (stock / 'tools/test.py', ['--tta']),
         (ROOT / 'tools/test.py', ['--tta']),
-        (ROOT / 'tools/test.py', ['--tta-crops', 'flip', '--tta-policy', 'gmean']),
+        (ROOT / 'tools/test.py', ['--tta-crops', 'ten', '--tta-policy', 'tsharpen']),
         (ROOT / 'tools/test.py', []),
     ):
         out = tmp_path / f'{len(scores)}.pkl'

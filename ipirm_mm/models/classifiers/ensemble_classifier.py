@@ -79,7 +79,7 @@ class EnsembleClassifier(BaseModel):
             weights = member_weights(weights, members, policy)
         if (weights is not None) != (policy in WEIGHTED_POLICIES):
             raise UserError(
-                "EnsembleClassifier.policy 'weighted_tsharpen' or 'weighted' needs weights, and no "
+                "EnsembleClassifier.policy 'weighted_tsharpen' or 'weighted' needs weights, no "
                 f'other takes any, but policy is {policy!r} and weights are {weights}'
             )
         if weights is not None and len(weights) != len(members):
