@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import random
 import re
 import sys
 from pathlib import Path
@@ -77,7 +78,7 @@ def sizes(path):
     if re.search(r'/(ofd|ofd_last|crd|crd_kl)_r50', path):
         return 250, 330, 330
     teacher = re.search(r'/teacher_(\w+)\.py', path)
-    if teacher and teacher[1] != 'r50':  # at the (smaller) resolution of its student
+    if teacher and not teacher[1].startswith('r50'):  # at the (smaller) resolution of its student
         side = min(int(name[-6:-3]) for name in CONFIGS if f'/kl_{teacher[1]}_' in name)
         return 250, side, side
     return 250, 224, 224
@@ -333,6 +334,25 @@ def test_the_equations_of_the_report_to_the_letter(method):
         assert config[key] == base[key]
 
 
+def test_one_config_for_each_row_of_table_3():
+    rows = []
+    for file in ROOT.glob('configs/**/metafile.yml'):
+        models = yaml.safe_load(file.read_text())['Models']
+        rows += [
+            metadata['Stands For'].partition(', row ')[2]
+            for metadata in (model['Metadata'] for model in models)
+            if re.match('Report, Table 3, row', metadata['Stands For'])
+        ]
+    names = ('Supervised Training', 'SimCLR', 'SimSiam', 'SimCLR+IP-IRM', 'SimSiam+IP-IRM')
+    assert sorted(rows) == sorted(f'"{name}"' for name in names)
+    claims = [path for path in CONFIGS if 'row "Supervised' in (ROOT / path).read_text()]
+    assert claims == [
+        'configs/baselines/supervised_r50.py',
+        'configs/linear/linear_supervised_r50.py',  # which says that it is not
+    ]
+    assert 'stands for no row' in (ROOT / claims[1]).read_text()
+
+
 def strings(value):
     """All strings in a config."""
     if isinstance(value, str):
@@ -441,6 +461,37 @@ def test_other_views_in_a_config_of_ones_own(tmp_path):
     assert config.tta_model.policy == 'gmean'
     (sample,) = make_samples('_330.py', config.tta_pipeline, tmp_path, 1)
     assert [view.shape for view in sample['inputs']] == [(3, 330, 330)] * 2
+
+
+def test_auto_augment_in_a_config_of_ones_own(tmp_path):
+    """The lines in the README of `finetune`, at 330 pixels; draws depend on epoch and image only."""
+    readme = (ROOT / 'configs/finetune/README.md').read_text()
+    lines = re.search(r"    _base_ = 'ipirm_mm::distill/kl_.*\n(?:    .*\n)+", readme)[0]
+    path = tmp_path / 'own.py'
+    path.write_text(re.sub('^    ', '', lines, flags=re.M))
+    config = Config.fromfile(path)
+    steps = [step.type for step in config.train_pipeline[1].transforms]
+    assert steps == ['RandomResizedCrop', 'RandomFlip', 'AutoAugment', 'RandomErasing']
+    base = Config.fromfile(ROOT / 'configs/distill/kl_resnest101_330.py').train_pipeline[1]
+    for own, other in zip(config.train_pipeline[1].transforms, base.transforms):
+        assert own == other or (own.type, other.type) == ('AutoAugment', 'RandAugment')
+    assert config.train_dataloader.dataset.pipeline == config.train_pipeline
+    seeded = TRANSFORMS.build(config.train_pipeline[1])
+    image = np.random.default_rng(0).integers(0, 256, (250, 250, 3), dtype=np.uint8)
+
+    def draw(epoch, index, state):
+        random.seed(state)
+        np.random.seed(state)
+        torch.manual_seed(state)
+        seeded.set_epoch(epoch, seed=3)
+        return seeded(dict(img=image.copy(), img_shape=(250, 250), sample_idx=index))['img']
+
+    for epoch in range(4):
+        first = draw(epoch, 5, 0)
+        assert first.shape == (330, 330, 3)
+        assert np.array_equal(first, draw(epoch, 5, 1))
+        assert not np.array_equal(first, draw(epoch, 6, 0))
+        assert not np.array_equal(first, draw(epoch + 1, 5, 0))
 
 
 def test_names_of_configs_work_everywhere(tmp_path, monkeypatch):
