@@ -345,7 +345,8 @@ def test_one_config_for_each_row_of_table_3():
         ]
     names = ('Supervised Training', 'SimCLR', 'SimSiam', 'SimCLR+IP-IRM', 'SimSiam+IP-IRM')
     assert sorted(rows) == sorted(f'"{name}"' for name in names)
-    claims = [path for path in CONFIGS if 'row "Supervised' in (ROOT / path).read_text()]
+    full_scale = [path for path in CONFIGS if 'quickstart' not in path]
+    claims = [path for path in full_scale if 'row "Supervised' in (ROOT / path).read_text()]
     assert claims == [
         'configs/baselines/supervised_r50.py',
         'configs/linear/linear_supervised_r50.py',  # which says that it is not
