@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import random
 import re
 import sys
 from pathlib import Path
@@ -77,7 +78,7 @@ def sizes(path):
     if re.search(r'/(ofd|ofd_last|crd|crd_kl)_r50', path):
         return 250, 330, 330
     teacher = re.search(r'/teacher_(\w+)\.py', path)
-    if teacher and teacher[1] != 'r50':  # at the (smaller) resolution of its student
+    if teacher and not teacher[1].startswith('r50'):  # at the (smaller) resolution of its student
         side = min(int(name[-6:-3]) for name in CONFIGS if f'/kl_{teacher[1]}_' in name)
         return 250, side, side
     return 250, 224, 224
@@ -139,7 +140,7 @@ def test_there_are_configs():
     for name in ('ipirm_simclr_r50', 'ipirm_simsiam_r50', 'ipirm_simclr_r50_own_images'):
         assert f'configs/{name}.py' in CONFIGS
     assert len([name for name in CONFIGS if '/kl_res' in name]) >= 6
-    assert len(CONFIGS) >= 70
+    assert len(CONFIGS) >= 90
     # Runs are named after the file, and a config that moved is found by its name.
     assert len({Path(path).stem for path in ALL_CONFIGS}) == len(ALL_CONFIGS)
     assert set(STEPPED) <= set(CONFIGS)
@@ -263,7 +264,10 @@ def test_a_step_of_each_family_of_backbones_on_small_images(backbone):
 @pytest.mark.parametrize('path', ENSEMBLES)
 def test_ensembles_name_their_members_and_show_each_its_views(path):
     config = Config.fromfile(ROOT / path)
-    assert re.search("Report, Table 2|Table 2 at a laptop's scale", (ROOT / path).read_text())
+    assert re.search(
+        "Report, Table 2|Report, Section 4.2|Table 2 at a laptop's scale",
+        (ROOT / path).read_text(),
+    )
     members = config.model.members
     (step,) = config.test_dataloader.dataset.pipeline
     assert step.members == members
@@ -283,6 +287,78 @@ def test_ensembles_name_their_members_and_show_each_its_views(path):
         assert type(load).__name__ == 'LoadImage'
     packed = views(dict(img=image, img_shape=image.shape[:2], sample_idx=0, gt_label=0))
     assert [view.shape[-1] for view in packed['inputs']] == expected
+
+
+@pytest.mark.parametrize('name,weight', [('stl10', 0.5), ('cifar100', 0.2)])
+def test_weights_of_the_scripts_of_wang(name, weight):
+    """Their --penalty_weight, --irm_weight_maxim, --temperature, --maximize_iter and --epochs."""
+    config = read(f'configs/{name}/ipirm_simclr_{name}.py')
+    hook = config.custom_hooks[0]
+    assert (config.model.head.irm_weight, hook.solver.irm_weight) == (0.2, weight)
+    assert (config.model.head.temperature, hook.interval) == (0.5, 50)
+    assert config.train_cfg.max_epochs == 400 and hook.solver.strategy == 'authors'
+
+
+@pytest.mark.parametrize('method', ['simclr', 'simsiam'])
+@pytest.mark.parametrize(
+    'recipe,control',
+    [
+        ('ipirm_{}_r50.py', 'controls/{}_r50'),
+        ('ours/ipirm_{}_r50_ours.py', 'ours/{}_r50_ours'),
+    ],
+)
+def test_controls_differ_from_their_recipe_in_the_partitions_only(recipe, control, method):
+    ours = recipe.startswith('ours')
+    recipe = read(f'configs/{recipe.format(method)}')
+    random, alone = (
+        read(f'configs/{control.format(method)}_{name}.py')
+        for name in ('random_partition', 'penalty_only')
+    )
+    for key in ('train_cfg', 'optim_wrapper', 'train_dataloader', 'auto_scale_lr'):
+        assert random[key] == alone[key] == recipe[key]
+    assert random.model == recipe.model
+    assert alone.model == {
+        **recipe.model,
+        'head': {**recipe.model.head, 'penalize_batch': True},
+    }
+    hooks = [dict(config.custom_hooks[0]) for config in (recipe, random, alone)]
+    found, drawn = (hook.pop('solver')['strategy'] for hook in hooks[:2])
+    assert drawn == 'random' != found
+    assert hooks[0] == hooks[1] and hooks[2]['max_partitions'] == 0
+    if ours:  # the partition comes when the warm-up ends
+        assert hooks[0]['interval'] == recipe.model.head.irm_warmup_epochs > 0
+
+
+@pytest.mark.parametrize('method', ['simclr', 'simsiam'])
+def test_the_equations_of_the_report_to_the_letter(method):
+    config = read(f'configs/report/ipirm_{method}_r50_report.py')
+    head, hook = config.model.head, HOOKS.build(config.custom_hooks[0])
+    assert (head.penalty, head.objective) == ('scalar', 'report')
+    assert (head.irm_weight, head.temperature, hook.interval) == (0.2, 0.5, 50)
+    assert hook.solver_cfg == dict(strategy='authors', irm_weight=0.5, balance='none')
+    base = read(f'configs/ipirm_{method}_r50.py')
+    for key in ('train_cfg', 'optim_wrapper', 'train_dataloader'):
+        assert config[key] == base[key]
+
+
+def test_one_config_for_each_row_of_table_3():
+    rows = []
+    for file in ROOT.glob('configs/**/metafile.yml'):
+        models = yaml.safe_load(file.read_text())['Models']
+        rows += [
+            metadata['Stands For'].partition(', row ')[2]
+            for metadata in (model['Metadata'] for model in models)
+            if re.match('Report, Table 3, row', metadata['Stands For'])
+        ]
+    names = ('Supervised Training', 'SimCLR', 'SimSiam', 'SimCLR+IP-IRM', 'SimSiam+IP-IRM')
+    assert sorted(rows) == sorted(f'"{name}"' for name in names)
+    full_scale = [path for path in CONFIGS if 'quickstart' not in path]
+    claims = [path for path in full_scale if 'row "Supervised' in (ROOT / path).read_text()]
+    assert claims == [
+        'configs/baselines/supervised_r50.py',
+        'configs/linear/linear_supervised_r50.py',  # which says that it is not
+    ]
+    assert 'stands for no row' in (ROOT / claims[1]).read_text()
 
 
 def strings(value):
@@ -360,19 +436,28 @@ def test_bases_of_test_time_augmentation(name):
 
 @pytest.mark.parametrize('path', CLASSIFIERS)
 def test_classifiers_have_test_time_augmentation_at_their_resolution(path, tmp_path):
-    """The first view is what the test pipeline makes of an image, the second its mirror image."""
+    """Ten crops of the resolution of the test pipeline, whose image is the central one."""
     config = Config.fromfile(ROOT / path)
-    assert config.tta_model == dict(type='ScoreMergingTTA', policy='gmean')
+    assert config.tta_model == dict(type='ScoreMergingTTA', policy='tsharpen')
     assert {step.backend for step in resize_steps(config._cfg_dict)} == {'pillow'}
+    resize, crops = config.tta_pipeline[1:]
+    size = sizes(path)[2]
+    assert (crops.type, crops.crop_size, resize.scale) == (
+        'TenCrop',
+        size,
+        round(size * 256 / 224),
+    )
+    assert resize == config.test_dataloader.dataset.pipeline[1]
     (plain,) = make_samples(path, config.test_dataloader.dataset.pipeline, tmp_path, 1)
     (views,) = make_samples(path, config.tta_pipeline, tmp_path, 1)
-    assert plain['inputs'].shape[-1] == sizes(path)[2]
-    image, mirrored = views['inputs']
-    assert torch.equal(image, plain['inputs'])
-    assert torch.equal(mirrored, plain['inputs'].flip(-1))
+    assert plain['inputs'].shape[-1] == size
+    assert [view.shape for view in views['inputs']] == [plain['inputs'].shape] * 10
+    assert torch.equal(views['inputs'][4], plain['inputs'])
+    # At the top left of the mirror image is the mirrored crop at the top right.
+    assert torch.equal(views['inputs'][5], views['inputs'][1].flip(-1))
 
 
-def test_ten_crops_in_a_config_of_ones_own(tmp_path):
+def test_other_views_in_a_config_of_ones_own(tmp_path):
     """The lines in the README of `finetune`."""
     readme = (ROOT / 'configs/finetune/README.md').read_text()
     lines = re.search(r"    _base_ = 'teacher_r50.py'\n(?:    .*\n)+", readme)[0]
@@ -381,9 +466,40 @@ def test_ten_crops_in_a_config_of_ones_own(tmp_path):
     base = 'ipirm_mm::distill/kl_resnest101_330.py'
     path.write_text(lines.replace('teacher_r50.py', base))
     config = Config.fromfile(path)
-    assert config.tta_model.policy == 'tsharpen'
+    assert config.tta_model.policy == 'gmean'
     (sample,) = make_samples('_330.py', config.tta_pipeline, tmp_path, 1)
-    assert [view.shape for view in sample['inputs']] == [(3, 330, 330)] * 10
+    assert [view.shape for view in sample['inputs']] == [(3, 330, 330)] * 2
+
+
+def test_auto_augment_in_a_config_of_ones_own(tmp_path):
+    """The lines in the README of `finetune`, at 330 pixels; draws depend on epoch and image only."""
+    readme = (ROOT / 'configs/finetune/README.md').read_text()
+    lines = re.search(r"    _base_ = 'ipirm_mm::distill/kl_.*\n(?:    .*\n)+", readme)[0]
+    path = tmp_path / 'own.py'
+    path.write_text(re.sub('^    ', '', lines, flags=re.M))
+    config = Config.fromfile(path)
+    steps = [step.type for step in config.train_pipeline[1].transforms]
+    assert steps == ['RandomResizedCrop', 'RandomFlip', 'AutoAugment', 'RandomErasing']
+    base = Config.fromfile(ROOT / 'configs/distill/kl_resnest101_330.py').train_pipeline[1]
+    for own, other in zip(config.train_pipeline[1].transforms, base.transforms):
+        assert own == other or (own.type, other.type) == ('AutoAugment', 'RandAugment')
+    assert config.train_dataloader.dataset.pipeline == config.train_pipeline
+    seeded = TRANSFORMS.build(config.train_pipeline[1])
+    image = np.random.default_rng(0).integers(0, 256, (250, 250, 3), dtype=np.uint8)
+
+    def draw(epoch, index, state):
+        random.seed(state)
+        np.random.seed(state)
+        torch.manual_seed(state)
+        seeded.set_epoch(epoch, seed=3)
+        return seeded(dict(img=image.copy(), img_shape=(250, 250), sample_idx=index))['img']
+
+    for epoch in range(4):
+        first = draw(epoch, 5, 0)
+        assert first.shape == (330, 330, 3)
+        assert np.array_equal(first, draw(epoch, 5, 1))
+        assert not np.array_equal(first, draw(epoch, 6, 0))
+        assert not np.array_equal(first, draw(epoch + 1, 5, 0))
 
 
 def test_names_of_configs_work_everywhere(tmp_path, monkeypatch):

@@ -175,6 +175,16 @@ def test_weights_are_fitted_on_another_split_saved_and_used_again(classifiers, t
     wrong = tmp_path / 'wrong.json'
     finished = tool('ensemble', *members, '--fit', *members, '--save-weights', wrong, check=False)
     fails_with(finished, 'share 500 images, such as test/0: weights fitted on what is reported')
+    # Weights for t-sharpening are others, and each is refused by the other policy.
+    policy = ['--policy', 'weighted_tsharpen']
+    sharp = tmp_path / 'sharp.json'
+    tool('ensemble', *members, *policy, '--fit', *val, '--save-weights', sharp, '--out', out)
+    tool('ensemble', *members, *policy, '--weights', sharp, '--out', again)
+    assert torch.equal(load_predictions(str(out)).scores, load_predictions(str(again)).scores)
+    finished = tool('ensemble', *members, '--weights', sharp, check=False)
+    fails_with(finished, f"{sharp} were fitted for the policy 'weighted_tsharpen', but the policy")
+    finished = tool('ensemble', *members, *policy, '--weights', weights, check=False)
+    fails_with(finished, "fitted for the policy 'weighted', but the policy is 'weighted_tsharpen'")
     finished = tool('ensemble', *val, '--weights', weights, check=False)
     fails_with(finished, f'the weights in {weights} were fitted on the images of')
     finished = tool('ensemble', members[0], '--weights', weights, check=False)

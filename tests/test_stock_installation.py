@@ -111,7 +111,19 @@ def vipriors(tmp_path):
     return data
 
 
-def test_full_scale_config_trains_on_vipriors(installation, vipriors, tmp_path):
+@pytest.mark.parametrize(
+    'name,more',
+    [
+        ('ipirm_simsiam_r50', ()),
+        pytest.param('report/ipirm_simclr_r50_report', (), marks=pytest.mark.slow),
+        pytest.param(
+            'ours/ipirm_simsiam_r50_ours',
+            ('model.num_subsets=2', 'model.head.irm_warmup_epochs=1'),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_full_scale_config_trains_on_vipriors(name, more, installation, vipriors, tmp_path):
     """With ResNet-18, which takes less time than ResNet-50; tests/test_configs.py steps that."""
     python, stock = installation
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -131,7 +143,7 @@ def test_full_scale_config_trains_on_vipriors(installation, vipriors, tmp_path):
     printed = run(
         python,
         stock / 'tools/train.py',
-        stock / 'configs/ipirm/ipirm_simsiam_r50.py',
+        stock / f'configs/ipirm/{name}.py',
         '--work-dir',
         tmp_path / 'work',
         '--cfg-options',
@@ -142,9 +154,10 @@ def test_full_scale_config_trains_on_vipriors(installation, vipriors, tmp_path):
         'model.backbone.depth=18',
         'model.neck.in_channels=512',
         *options,
+        *more,
     )
     assert 'Partition 1 before epoch 2' in printed
-    assert 'knn/top1' in printed and 'feature_std' in printed
+    assert 'knn/top1' in printed and ('simsiam' in name) == ('feature_std' in printed)
 
 
 @pytest.mark.slow
@@ -173,7 +186,7 @@ def test_stock_tta_takes_ours(installation, vipriors, tmp_path):
     for tool, flags in (
         (stock / 'tools/test.py', ['--tta']),
         (ROOT / 'tools/test.py', ['--tta']),
-        (ROOT / 'tools/test.py', ['--tta-crops', 'flip', '--tta-policy', 'gmean']),
+        (ROOT / 'tools/test.py', ['--tta-crops', 'ten', '--tta-policy', 'tsharpen']),
         (ROOT / 'tools/test.py', []),
     ):
         out = tmp_path / f'{len(scores)}.pkl'

@@ -1,6 +1,7 @@
 """Merge the predictions of several classifiers into an ensemble.
 
-    python tools/ensemble.py MEMBER MEMBER ... [--policy mean|gmean|tsharpen|weighted]
+    python tools/ensemble.py MEMBER MEMBER ... [--policy mean|gmean|tsharpen|weighted|
+                             weighted_tsharpen]
                              [--fit [MEMBER ...]] [--save-weights FILE.json]
                              [--weights FILE.json] [--out FILE.pkl] [--submission FILE.csv]
 
@@ -52,7 +53,7 @@ from ipirm_mm.evaluation import (
     split_root,
 )
 from ipirm_mm.functional import merge_label_scores, merge_scores
-from ipirm_mm.functional.scores import POLICIES
+from ipirm_mm.functional.scores import POLICIES, WEIGHTED_POLICIES
 from ipirm_mm.models.classifiers import load_member_weights, match_members, member_names
 from ipirm_mm.utils import atomic_write
 from ipirm_mm.visualization import format_table
@@ -81,12 +82,13 @@ def parse_args() -> argparse.Namespace:
         metavar='MEMBER',
         help='fit the weights on the predictions of these, one per member; '
         'without any, members CONFIG:CHECKPOINT are run on their val_dataloader (implies --policy '
-        'weighted)',
+        'weighted unless it is weighted_tsharpen)',
     )
     parser.add_argument(
         '--weights',
         metavar='FILE.json',
-        help='use the weights in this file (implies --policy weighted)',
+        help='use the weights in this file (implies --policy weighted unless it is '
+        'weighted_tsharpen)',
     )
     parser.add_argument(
         '--save-weights', metavar='FILE.json', help='write the fitted weights to this file'
@@ -115,9 +117,9 @@ def parse_args() -> argparse.Namespace:
     if args.save_weights and args.fit is None:
         parser.error('--save-weights needs --fit')
     if args.fit is not None or args.weights:
-        args.policy = 'weighted'
-    elif args.policy == 'weighted':
-        parser.error('--policy weighted needs --fit or --weights')
+        args.policy = args.policy if args.policy in WEIGHTED_POLICIES else 'weighted'
+    elif args.policy in WEIGHTED_POLICIES:
+        parser.error(f'--policy {args.policy} needs --fit or --weights')
     return args
 
 
@@ -216,10 +218,12 @@ def fitted_weights(members: list[Predictions], args: argparse.Namespace) -> list
             f'{first.name} and {members[0].name} are of {first.scores.shape[1]} and '
             f'{members[0].scores.shape[1]} classes: fit on the same members'
         )
-    weights = fit_weights(torch.stack([m.scores for m in held_out]), first.labels).tolist()
+    scores = torch.stack([member.scores for member in held_out])
+    weights = fit_weights(scores, first.labels, policy=args.policy).tolist()
     if args.save_weights:
         record = dict(
             weights=weights,
+            policy=args.policy,
             members=names_of(held_out),
             checkpoints=[member.source and member.source.checkpoint for member in held_out],
             fitted_on=[member.name for member in held_out],
@@ -231,9 +235,9 @@ def fitted_weights(members: list[Predictions], args: argparse.Namespace) -> list
     return weights
 
 
-def saved_weights(members: list[Predictions], path: str) -> list[float]:
+def saved_weights(members: list[Predictions], path: str, policy: str) -> list[float]:
     """Read weights; refuse those of other members or fitted on these images."""
-    saved = load_member_weights(path)
+    saved = load_member_weights(path, policy)
     weights = saved.for_members(names_of(members))
     if fitted_on(saved.record, members):
         raise UserError(
@@ -275,7 +279,7 @@ def main() -> None:
     if args.fit is not None:
         weights = fitted_weights(members, args)
     elif args.weights:
-        weights = saved_weights(members, args.weights)
+        weights = saved_weights(members, args.weights, args.policy)
     scores = torch.stack([member.scores for member in members])
     first = members[0]
     merge = merge_scores if first.rule is None else merge_label_scores

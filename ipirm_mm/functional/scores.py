@@ -9,7 +9,9 @@ from torch import Tensor
 
 from ._common import at_least_float32
 
-POLICIES = ('mean', 'gmean', 'tsharpen', 'weighted')
+# Policies that need a weight for each member.
+WEIGHTED_POLICIES = ('weighted', 'weighted_tsharpen')
+POLICIES = ('mean', 'gmean', 'tsharpen', *WEIGHTED_POLICIES)
 
 
 def merge_scores(
@@ -20,8 +22,13 @@ def merge_scores(
     .. math::
         \text{mean: } \tfrac{1}{A} \sum_j p_j \quad
         \text{gmean: } \exp\big(\tfrac{1}{A} \sum_j \log p_j\big) \quad
-        \text{tsharpen: } \tfrac{1}{A} \sum_j p_j^{1/2} \quad
-        \text{weighted: } \sum_j w_j p_j \big/ \sum_j w_j
+        \text{tsharpen: } \tfrac{1}{A} \sum_j p_j^{1/2}
+
+        \text{weighted: } \sum_j w_j p_j \big/ \sum_j w_j \quad
+        \text{weighted\_tsharpen: } \sum_j w_j p_j^{1/2} \big/ \sum_j w_j
+
+    The last is one reading of the report's "t-sharpening and weighted ensemble was used as our
+    ensemble policy"; its Table 2 has the two as separate rows.
 
     Rows are then scaled to sum to 1, which does not change the order of the classes. The geometric
     mean is computed with logarithms. There a probability of zero counts as the smallest positive
@@ -29,9 +36,10 @@ def merge_scores(
 
     Args:
         scores: Probabilities, ``(A, N, C)``.
-        policy: ``'mean'``, ``'gmean'``, ``'tsharpen'`` or ``'weighted'``. Defaults to ``'mean'``.
-        weights: Weight of each member, ``(A,)``, not negative, for ``'weighted'`` only. Defaults
-            to None.
+        policy: ``'mean'``, ``'gmean'``, ``'tsharpen'``, ``'weighted'`` or
+            ``'weighted_tsharpen'``. Defaults to ``'mean'``.
+        weights: Weight of each member, ``(A,)``, not negative, for the last two policies only.
+            Defaults to None.
 
     Returns:
         ``(N, C)``, rows sum to 1; at least float32.
@@ -44,19 +52,19 @@ def merge_scores(
         raise ValueError(f'scores must be (A, N, C) with A >= 1, but is {tuple(scores.shape)}')
     if policy not in POLICIES:
         raise ValueError(f'policy must be one of {POLICIES}, but is {policy!r}')
-    if (weights is not None) != (policy == 'weighted'):
+    if (weights is not None) != (policy in WEIGHTED_POLICIES):
         raise ValueError(
-            "policy 'weighted' needs weights"
+            f'policy {policy!r} needs weights'
             if weights is None
-            else f"weights go with policy 'weighted', not with {policy!r}"
+            else f'weights go with a policy of {WEIGHTED_POLICIES}, not with {policy!r}'
         )
     scores = at_least_float32(scores)
     if policy == 'gmean':
         # In the softmax of the mean logarithm the largest class is at exp(0): no underflow.
         return scores.clamp_min(torch.finfo(scores.dtype).tiny).log().mean(0).softmax(1)
-    if policy == 'tsharpen':
-        merged = scores.sqrt().sum(0)
-    elif weights is not None:
+    if policy in ('tsharpen', 'weighted_tsharpen'):
+        scores = scores.sqrt()  # away from zero: no underflow, and no logarithm of zero
+    if weights is not None:
         share = torch.as_tensor(weights, dtype=scores.dtype, device=scores.device)
         if share.shape != scores.shape[:1] or bool((share < 0).any()) or not bool(share.sum() > 0):
             raise ValueError(

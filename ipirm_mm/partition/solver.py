@@ -102,7 +102,8 @@ class PartitionSolver:
             ``'pca'`` (quantiles along each of the first three principal components) and
             ``'random'``. Defaults to all.
         block_size: Maximum number of images per block. Defaults to 3096 (code of Wang et al.).
-        epochs: Epochs of ``'authors'``. Defaults to 61 (code of Wang et al.).
+        epochs: Maximum number of epochs of ``'authors'``, which after 51 epochs stops early, once
+            five in a row have not raised the objective. Defaults to 61 (code of Wang et al.).
 
     Raises:
         UserError: If an option has a value that does not exist.

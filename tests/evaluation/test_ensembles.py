@@ -24,26 +24,54 @@ def members(count, images=60, classes=5, noise=(0.5, 1.0, 1.5, 2.0), seed=0):
     return torch.stack(scores).softmax(2), labels
 
 
-def log_loss(weights, scores, labels):
-    """By Python's own arithmetic, one image at a time."""
+def log_loss(weights, scores, labels, power=1.0):
+    """Of p ** power, weighted and scaled to sum to 1; by Python's own arithmetic."""
     total = 0.0
     for image, label in enumerate(labels.tolist()):
-        total -= math.log(sum(w * float(s[image, label]) for w, s in zip(weights, scores)))
+        merged = [
+            sum(w * float(s[image, c]) ** power for w, s in zip(weights, scores))
+            for c in range(scores.shape[2])
+        ]
+        total -= math.log(merged[label] / sum(merged))
     return total / len(labels)
 
 
 @pytest.mark.parametrize('count', [1, 2, 3])
 @pytest.mark.parametrize('seed', range(4))
-def test_no_weights_on_a_grid_are_better(count, seed):
-    scores, labels = members(count, seed=seed)
-    weights = fit_weights(scores, labels)
+@pytest.mark.parametrize('policy,power', [('weighted', 1.0), ('weighted_tsharpen', 0.5)])
+def test_no_weights_on_a_grid_are_better(policy, power, count, seed):
+    scores, labels = members(count, images=30, seed=seed)
+    if seed % 2:  # members that are far too sure, or not sure at all
+        scores = torch.stack([s**p for s, p in zip(scores, (5.0, 0.2, 1.0))])
+        scores = scores / scores.sum(2, keepdim=True)
+    weights = fit_weights(scores, labels, policy=policy)
     assert weights.dtype == torch.float64 and (weights >= 0).all()
     assert float(weights.sum()) == pytest.approx(1, abs=1e-12)
-    ours = log_loss(weights.tolist(), scores, labels)
-    steps = 12
+    ours = log_loss(weights.tolist(), scores, labels, power)
+    merged = merge_scores(scores, policy, weights)
+    own = merged[torch.arange(30), labels]
+    assert ours == pytest.approx(-float(own.log().mean()), abs=1e-10)
+    steps = 8
     for part in itertools.product(range(steps + 1), repeat=count):
         if sum(part) == steps:
-            assert ours <= log_loss([p / steps for p in part], scores, labels) + 1e-9
+            assert ours <= log_loss([p / steps for p in part], scores, labels, power) + 1e-8
+
+
+def test_weights_of_several_labels_per_image():
+    """Each label is a classification into yes and no."""
+    scores, labels = members(2, images=20)
+    truth = torch.eye(5)[labels].bool()
+    own = torch.stack([scores, 1 - scores], 3).flatten(1, 2)
+    for policy in ('weighted', 'weighted_tsharpen'):
+        found = fit_weights(scores, truth, policy=policy)
+        expected = fit_weights(own, (~truth).long().flatten(), policy=policy)
+        torch.testing.assert_close(found, expected)
+
+
+def test_only_policies_with_weights_are_fitted():
+    scores, labels = members(2)
+    with pytest.raises(ValueError, match="must be one of .*'weighted_tsharpen'.* is 'tsharpen'"):
+        fit_weights(scores, labels, policy='tsharpen')
 
 
 @pytest.mark.parametrize('seed', range(4))

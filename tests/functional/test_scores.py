@@ -32,6 +32,8 @@ def reference(scores, policy, weights=None):
                 result[n, c] = product
             elif policy == 'tsharpen':
                 result[n, c] = sum(value**0.5 for value in p) / members
+            elif policy == 'weighted_tsharpen':
+                result[n, c] = sum(w * value**0.5 for w, value in zip(weights, p)) / sum(weights)
             else:
                 w = [1.0] * members if weights is None else weights
                 result[n, c] = sum(a * b for a, b in zip(w, p)) / sum(w)
@@ -46,6 +48,34 @@ def test_by_definition(policy, shape):
     torch.testing.assert_close(
         merge_scores(scores, policy), reference(scores, policy), rtol=1e-10, atol=1e-14
     )
+
+
+@pytest.mark.parametrize('shape', [(1, 1, 2), (2, 3, 5), (5, 4, 7), (3, 2, 50)])
+@pytest.mark.parametrize('scale', [3.0, 40.0])  # with the latter some are 1e-60
+def test_weighted_tsharpen_by_definition(shape, scale):
+    scores = probabilities(*shape, scale=scale)
+    weights = torch.rand(shape[0], generator=torch.Generator().manual_seed(1)).tolist()
+    merged = merge_scores(scores, 'weighted_tsharpen', weights)
+    expected = reference(scores, 'weighted_tsharpen', weights)
+    torch.testing.assert_close(merged, expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(merged.sum(1), torch.ones(shape[1], dtype=torch.float64))
+    assert (
+        merge_scores(scores.float(), 'weighted_tsharpen', weights) - expected
+    ).abs().max() < 1e-6
+
+
+def test_weighted_tsharpen_of_equal_weights_is_tsharpen():
+    scores = probabilities(3, 4, 5)
+    merged = merge_scores(scores, 'weighted_tsharpen', [2.0, 2.0, 2.0])
+    torch.testing.assert_close(merged, merge_scores(scores, 'tsharpen'))
+    one = merge_scores(scores, 'weighted_tsharpen', [0, 1, 0])
+    torch.testing.assert_close(one, merge_scores(scores[1:2], 'tsharpen'))
+
+
+def test_weighted_tsharpen_keeps_the_smallest_probabilities():
+    scores = torch.tensor([[[1.0, 1e-38, 0.0]], [[0.0, 1.0, 0.0]]])
+    merged = merge_scores(scores, 'weighted_tsharpen', [1.0, 0.0])
+    torch.testing.assert_close(merged, torch.tensor([[1.0, 1e-19, 0.0]]), rtol=1e-5, atol=0)
 
 
 def test_weighted_by_definition():
@@ -103,6 +133,8 @@ def test_merging_one_is_that_one():
         ((2, 4, 5), 'median', None, "'tsharpen', 'weighted'.*but is 'median'"),
         ((2, 4, 5), 'weighted', None, 'needs weights'),
         ((2, 4, 5), 'mean', [1, 1], "not with 'mean'"),
+        ((2, 4, 5), 'weighted_tsharpen', None, "'weighted_tsharpen' needs weights"),
+        ((2, 4, 5), 'weighted_tsharpen', [0, -1], 'none negative'),
         ((2, 4, 5), 'weighted', [1, 1, 1], 'must be 2 numbers'),
         ((2, 4, 5), 'weighted', [-1, 2], 'none negative'),
         ((2, 4, 5), 'weighted', [0, 0], 'not all zero'),

@@ -83,7 +83,7 @@ def alone(one):
     return scores_of(model.test_step(batch_of(pipeline)))
 
 
-@pytest.mark.parametrize('policy', ['mean', 'gmean', 'tsharpen', 'weighted'])
+@pytest.mark.parametrize('policy', ['mean', 'gmean', 'tsharpen', 'weighted', 'weighted_tsharpen'])
 def test_members_of_different_resolution_and_views(tmp_path, policy):
     members = [
         member(tmp_path, 'a'),
@@ -92,7 +92,7 @@ def test_members_of_different_resolution_and_views(tmp_path, policy):
         member(tmp_path, 'c', 2, kind='DistillingClassifier', more=DISTILLED)
         | dict(crops='flip', resize=22),
     ]
-    weights = [0.5, 0.2, 0.3] if policy == 'weighted' else None
+    weights = [0.5, 0.2, 0.3] if policy.startswith('weighted') else None
     model = MODELS.build(
         dict(type='EnsembleClassifier', members=members, policy=policy, weights=weights)
     )
@@ -143,7 +143,7 @@ def test_what_an_ensemble_refuses(tmp_path):
         (tmp_path / 'w.json').write_text(text)
         with pytest.raises(UserError, match='w.json'):
             build(policy='weighted', weights=str(tmp_path / 'w.json'))
-    (tmp_path / 'w.json').write_text(json.dumps(dict(weights=[2])))
+    (tmp_path / 'w.json').write_text(json.dumps(dict(weights=[2], members=['a'])))
     assert build(policy='weighted', weights=str(tmp_path / 'w.json')).weights == [2.0]
     model = build(members=[one, other])
     with pytest.raises(UserError, match=r'members of the ensemble have \[5, 7\] classes'):

@@ -73,7 +73,7 @@ def test_files_that_name_no_model_are_taken_in_their_order(monkeypatch):
 def test_weights_go_to_their_members(tmp_path):
     path = tmp_path / 'w.json'
     path.write_text(json.dumps(dict(weights=[0.25, 0.75], members=['a', 'b'])))
-    saved = load_member_weights(str(path))
+    saved = load_member_weights(str(path), 'weighted')
     assert saved.for_members(['b', 'final_a']) == [0.75, 0.25]
     with pytest.raises(UserError, match='w.json has 2 weights, but there are 3 members'):
         saved.for_members(['a', 'b', 'c'])
@@ -106,4 +106,4 @@ def test_files_that_are_no_weights(tmp_path, text):
     path = tmp_path / 'w.json'
     path.write_text(text)
     with pytest.raises(UserError, match=r'w\.json (is|has) .*: make it by tools/ensemble\.py'):
-        load_member_weights(str(path))
+        load_member_weights(str(path), 'weighted')

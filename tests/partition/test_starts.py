@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.partition import starts
 from ipirm_mm.partition.cluster_search import ClusterSearchOptions
 from ipirm_mm.partition.objective import BlockedObjective, ObjectiveOptions
 from ipirm_mm.partition.starts import (
@@ -98,6 +101,70 @@ def test_soft_optimizer_depends_on_the_initial_seed_only():
     assert torch.equal(first.assignment, second.assignment) and first.history == second.history
     assert len(first.history) == 5
     assert seen == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
+
+
+def epochs_of_wang(values):
+    """Number of epochs by the rule of their loop, whose epochs count from 0, and the best epoch.
+
+    ``if epoch > 50 and cnt >= 5 or epoch == 60`` ends it, and ``cnt`` counts the epochs in a row
+    whose loss was not below the lowest.
+    """
+    low, count, best = float('inf'), 0, None
+    for epoch, value in enumerate(values):
+        if -value < low:
+            low, count, best = -value, 0, epoch
+        else:
+            count += 1
+        if epoch > 50 and count >= 5 or epoch == 60:
+            return epoch + 1, best
+    raise AssertionError
+
+
+RISING = [float(epoch) for epoch in range(61)]
+
+
+@pytest.mark.parametrize(
+    'values,epochs',
+    [
+        (RISING, 61),
+        ([0.0] * 61, 52),  # the first that may end it
+        (RISING[:4] + [0.0] * 57, 52),
+        (RISING[:51] + [0.0] * 10, 56),
+        (RISING[:52] + [0.0] * 9, 57),
+        (RISING[:47] + [0.0] * 14, 52),
+        # Four in vain, one better, and five in vain.
+        (RISING[:49] + [0.0] * 4 + [99.0] + [0.0] * 7, 59),
+        (RISING[:55] + [54.0] * 6, 60),  # equal is in vain
+        (RISING[:56] + [55.0] * 5, 61),
+        *(
+            (torch.randn(61, generator=generator(seed)).add(torch.arange(61) / 9).tolist(), None)
+            for seed in range(8)
+        ),
+    ],
+)
+@pytest.mark.parametrize('block_size', [1000, 2])
+def test_soft_optimizer_stops_as_the_code_of_wang_does(values, epochs, block_size, monkeypatch):
+    objective, _ = build(images=6, block_size=block_size)
+    objective.options = replace(objective.options, balance='none')
+    blocks = 1 if block_size == 1000 else 3
+    calls, weights_seen = [], []
+
+    def planned(similarity, weights, irm_weight):
+        calls.append(values[len(calls) // blocks])
+        weights_seen.append(weights.detach())
+        # Four epochs towards subset 0, and then towards subset 1.
+        share = weights[:, 0].sum() if len(calls) <= 4 * blocks else weights[:, 1].sum()
+        return share - share.detach() + calls[-1]
+
+    monkeypatch.setattr(starts, 'block_objective', planned)
+    (found,) = optimize_soft_partition(objective, generator(), ignore)
+    expected, best = epochs_of_wang(values)
+    assert epochs in (None, expected)
+    assert len(found.history) == len(calls) / blocks == expected
+    assert found.history == pytest.approx(values[:expected])
+    if blocks == 1:  # the partition of the best epoch is kept, not that of the last
+        assert torch.equal(found.assignment, weights_seen[best].argmax(1))
+        assert best != 3 or not torch.equal(found.assignment, weights_seen[-1].argmax(1))
 
 
 @pytest.mark.parametrize('block_size', [1000, 40])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ipirm_mm.datasets.transforms import member_config
 from ipirm_mm.errors import UserError
-from ipirm_mm.functional.scores import POLICIES
+from ipirm_mm.functional.scores import POLICIES, WEIGHTED_POLICIES
 
 from ..tta import CROPS, ScoreMergingTTA
 from ..utils import (
@@ -48,9 +48,10 @@ class EnsembleClassifier(BaseModel):
             its test-time augmentation: ``crops`` (``'center'``, ``'flip'``, ``'five'`` or
             ``'ten'``), ``crop_size``, ``resize`` and ``policy`` (``'mean'``, ``'gmean'`` or
             ``'tsharpen'``).
-        policy: How to merge the members: ``'mean'``, ``'gmean'``, ``'tsharpen'`` or
-            ``'weighted'``, see :func:`~ipirm_mm.functional.merge_scores`. Defaults to ``'mean'``.
-        weights: Weight of each member for ``policy='weighted'``: numbers, or the file that
+        policy: How to merge the members: ``'mean'``, ``'gmean'``, ``'tsharpen'``, ``'weighted'``
+            or ``'weighted_tsharpen'``, see :func:`~ipirm_mm.functional.merge_scores`. Defaults to
+            ``'mean'``.
+        weights: Weight of each member for the last two policies: numbers, or the file that
             ``tools/ensemble.py --save-weights`` wrote. The weights in a file are assigned by the
             names of the members' configs, in any order; those of ``NAME`` also to
             ``final_NAME``, the same model trained on train and val. Defaults to None.
@@ -77,11 +78,11 @@ class EnsembleClassifier(BaseModel):
             )
         if isinstance(weights, str):
             models = [(model_name(m.get('config', '')), m.get('checkpoint')) for m in members]
-            weights = load_member_weights(weights).for_members(member_names(models))
-        if (weights is not None) != (policy == 'weighted'):
+            weights = load_member_weights(weights, policy).for_members(member_names(models))
+        if (weights is not None) != (policy in WEIGHTED_POLICIES):
             raise UserError(
-                "EnsembleClassifier.policy 'weighted' needs weights, and no other takes any, but "
-                f'policy is {policy!r} and weights are {weights}'
+                "EnsembleClassifier.policy 'weighted_tsharpen' or 'weighted' needs weights, no "
+                f'other takes any, but policy is {policy!r} and weights are {weights}'
             )
         if weights is not None and len(weights) != len(members):
             raise UserError(

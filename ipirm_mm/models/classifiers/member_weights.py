@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.functional.scores import WEIGHTED_POLICIES
 
 # A config of this name and that of its training on train alone: final_kl_r50 and kl_r50.
 FINAL = 'final_'
@@ -54,23 +55,26 @@ class MemberWeights:
         return [self.weights[place] for place in places]
 
 
-def load_member_weights(path: str) -> MemberWeights:
+def load_member_weights(path: str, policy: str) -> MemberWeights:
     """Read the weights that ``tools/ensemble.py --save-weights`` wrote.
 
     Args:
         path: The file.
+        policy: Policy that the weights are for.
 
     Returns:
         The weights and the names of their members.
 
     Raises:
-        UserError: If the file is missing, has no valid weights, or does not name their members.
+        UserError: If the file is missing, has no valid weights, does not name their members, or
+            has weights of another policy.
     """
     try:
         with open(path, encoding='utf-8') as stream:
             record = json.load(stream)
         weights = [float(weight) for weight in record['weights']]
         members = record.get('members')
+        fitted_for = record.get('policy', 'weighted')  # older files name no policy
     except OSError as error:
         raise UserError(f'there is no file of weights {path}: {REMEDY}') from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -85,6 +89,11 @@ def load_member_weights(path: str) -> MemberWeights:
         raise UserError(
             f'{path} has {len(weights)} weights, but its members are {members}, where the name of '
             f'the member of each weight is needed: {REMEDY}'
+        )
+    if policy in WEIGHTED_POLICIES and policy != fitted_for:
+        raise UserError(
+            f'the weights in {path} were fitted for the policy {fitted_for!r}, but the policy is '
+            f'{policy!r}: fit them for it, by tools/ensemble.py ... --policy {policy} --fit ...'
         )
     return MemberWeights(path, weights, members, record)
 

@@ -1,0 +1,6 @@
+# Control: the linear probe of ours/simclr_r50_ours_penalty_only.py.
+_base_ = ['linear_r50.py']
+
+model = dict(
+    backbone=dict(init_cfg=dict(checkpoint='work_dirs/simclr_r50_ours_penalty_only/epoch_800.pth'))
+)

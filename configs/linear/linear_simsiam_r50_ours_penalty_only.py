@@ -1,0 +1,8 @@
+# Control: the linear probe of ours/simsiam_r50_ours_penalty_only.py.
+_base_ = ['linear_r50.py']
+
+model = dict(
+    backbone=dict(
+        init_cfg=dict(checkpoint='work_dirs/simsiam_r50_ours_penalty_only/epoch_800.pth')
+    )
+)

@@ -1,0 +1,6 @@
+# Control: the linear probe of controls/simsiam_r50_random_partition.py.
+_base_ = ['linear_r50.py']
+
+model = dict(
+    backbone=dict(init_cfg=dict(checkpoint='work_dirs/simsiam_r50_random_partition/epoch_800.pth'))
+)
