@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import pytest
 import torch
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ipirm_mm  # noqa: F401
 from ipirm_mm.datasets.transforms.seeded import seed_words
@@ -208,6 +210,25 @@ def test_types_with_and_without_autocast(dtype):
     torch.testing.assert_close(
         losses['loss'].double(), exact['loss'], rtol=tolerance, atol=tolerance
     )
+
+
+def test_no_operation_of_a_step_makes_the_host_wait():
+    """The operations that would wait for a GPU, with any number of partitions."""
+
+    class Names(TorchDispatchMode):
+        seen: ClassVar[set[str]] = set()
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.seen.add(function._schema.name)
+            return function(*args, **(kwargs or {}))
+
+    model = build(partitions=PARTITIONS, lam='mean').double()
+    inputs, samples = batch()
+    with Names() as names:
+        model.loss(inputs, samples)['loss'].backward()
+    assert 'aten::logsumexp' in names.seen
+    waits = {'aten::_local_scalar_dense', 'aten::nonzero', 'aten::item', 'aten::bincount'}
+    assert not waits & names.seen
 
 
 def test_draw_seed_is_not_in_checkpoints():
