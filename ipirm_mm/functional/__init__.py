@@ -11,6 +11,7 @@ from .kd import (
     mean_teacher_binary_logits,
     mean_teacher_logits,
 )
+from .mixup import mean_lam, mix_images, mixup_lam, mixup_partners, mixup_risks
 from .ofd import ofd_distance, ofd_margin
 from .partition import soft_partition_objective
 from .scores import merge_label_scores, merge_scores, select_labels, yes_and_no
@@ -27,10 +28,15 @@ __all__ = [
     'crd_scores',
     'index_classes',
     'kl_divergence',
+    'mean_lam',
     'mean_teacher_binary_logits',
     'mean_teacher_logits',
     'merge_label_scores',
     'merge_scores',
+    'mix_images',
+    'mixup_lam',
+    'mixup_partners',
+    'mixup_risks',
     'mutual_information',
     'normalized_mutual_information',
     'ofd_distance',

@@ -3,8 +3,8 @@
 from .backbones import SmallConvNet
 from .classifiers import DistillingClassifier, EnsembleClassifier
 from .distillation import CRD, OFD, FeatureKL, LogitKL
-from .heads import IPIRMContrastiveHead, IPIRMLatentHead
-from .selfsup import IPIRMSimCLR, IPIRMSimSiam
+from .heads import IPIRMContrastiveHead, IPIRMLatentHead, IPIRMMixUpHead
+from .selfsup import IPIRMSimCLR, IPIRMSimCLRMixUp, IPIRMSimSiam
 from .tta import ScoreMergingTTA
 from .utils import CheckedPretrained, load_weights, plain_classifier
 from .views import BatchedViews, ClsBatchedViews
@@ -20,7 +20,9 @@ __all__ = [
     'FeatureKL',
     'IPIRMContrastiveHead',
     'IPIRMLatentHead',
+    'IPIRMMixUpHead',
     'IPIRMSimCLR',
+    'IPIRMSimCLRMixUp',
     'IPIRMSimSiam',
     'LogitKL',
     'ScoreMergingTTA',

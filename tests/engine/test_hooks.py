@@ -177,6 +177,14 @@ def test_repeated_data_set_and_ema(tmp_path):
     assert run.model.partitions.found.shape == (3, 64)
 
 
+def test_model_is_told_epoch_and_seed(tmp_path, monkeypatch):
+    run = runner(tmp_path, epochs=3, solver=dict(strategy='random'))
+    told = []
+    monkeypatch.setattr(type(run.model), 'set_epoch', lambda _, *given: told.append(given))
+    run.train()
+    assert told == [(epoch, run.seed) for epoch in range(3)]
+
+
 def test_too_many_subsets_are_refused(tmp_path):
     run = runner(tmp_path)
     run.model.partitions.num_subsets = 65

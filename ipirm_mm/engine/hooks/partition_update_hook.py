@@ -51,8 +51,8 @@ class PartitionUpdateHook(Hook):
     mutual information (NMI) with earlier partitions go to the log and to TensorBoard, and to
     ``work_dir/partitions`` as a JSON file with a picture of sample images of each subset.
 
-    The hook also passes the epoch on to the model, and epoch and seed of the run on to the
-    transforms of the training pipeline that have ``set_epoch``.
+    The hook also passes epoch and seed of the run on to the model, and to the transforms of the
+    training pipeline that have ``set_epoch``.
 
     .. code-block:: python
 
@@ -242,7 +242,7 @@ class PartitionUpdateHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Pass the epoch on, and find a partition if one is due."""
         model = unwrap(runner.model)
-        model.set_epoch(current_pass(runner))
+        model.set_epoch(current_pass(runner), runner.seed)
         broadcast_epoch(runner)
         if not self._counts_iterations:
             self._update_if_due(runner, model)
@@ -260,7 +260,7 @@ class PartitionUpdateHook(Hook):
         if not self._counts_iterations:
             return
         model = unwrap(runner.model)
-        model.set_epoch(current_pass(runner))
+        model.set_epoch(current_pass(runner), runner.seed)
         self._update_if_due(runner, model)
 
     def _update_if_due(self, runner: Runner, model: Any) -> None:

@@ -55,6 +55,9 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
 
     # Whether the risk of the whole batch equals the method's own loss, up to a constant.
     risk_equals_base_loss = True
+    # Whether `objective='authors'` sums the partitions (the code of Wang et al. for MixUp) instead
+    # of averaging them (their code without MixUp).
+    sums_partitions = False
 
     @renamed_arguments(
         reduction='objective',
@@ -172,16 +175,41 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
             ``risk_subsets`` and ``penalty`` (means over what is penalized, before the weight).
             These names avoid the word "loss", because MMEngine adds up all entries that have it.
         """
-        partitions, device = assignments.shape[0], anchors[0].device
-        # Number 0 is the whole batch; the subsets of the partitions follow.
-        offsets = 1 + num_subsets * torch.arange(partitions, device=device)
-        trivial = torch.zeros(1, len(anchors[0]), dtype=torch.long, device=device)
-        subset_ids = torch.cat((trivial, assignments.to(device, torch.long) + offsets[:, None]))
+        partitions = len(assignments)
+        subset_ids = self.number_subsets(assignments.to(anchors[0].device), num_subsets)
+        risks = self.risks(anchors, targets, subset_ids, 1 + partitions * num_subsets)
+        return self.total_loss(risks, self.base_loss(anchors, targets, risks), partitions)
+
+    def number_subsets(self, assignments: Tensor, num_subsets: int) -> Tensor:
+        """Number the subsets of all partitions, and choose what this step penalizes.
+
+        Args:
+            assignments: Subset of each image in each partition found so far, ``(P, B)``.
+            num_subsets: Number of subsets *K* of each partition.
+
+        Returns:
+            Number of each image's subset, ``(1 + P, B)`` long. The first row is the trivial
+            partition, number 0; the subsets of the partitions follow.
+        """
+        partitions = len(assignments)
+        offsets = 1 + num_subsets * torch.arange(partitions, device=assignments.device)
+        trivial = assignments.new_zeros(1, assignments.shape[1], dtype=torch.long)
         # Before the first partition there may be nothing to penalize.
         penalized = partitions or self.penalize_batch or self.objective == 'report'
         self.current_penalty = self.penalty if penalized else None
-        risks = self.risks(anchors, targets, subset_ids, 1 + partitions * num_subsets)
-        base = self.base_loss(anchors, targets, risks)
+        return torch.cat((trivial, assignments.long() + offsets[:, None]))
+
+    def total_loss(self, risks: SubsetRisks, base: Tensor, partitions: int) -> dict[str, Tensor]:
+        """Assemble the loss from the risks and penalties of the subsets.
+
+        Args:
+            risks: Risks and penalties of the subsets, in the order of :meth:`number_subsets`.
+            base: The method's own loss of the whole batch, a scalar.
+            partitions: Number of partitions *P*.
+
+        Returns:
+            What :meth:`loss` returns.
+        """
         batch_penalty = risks.penalty[0]
         subset_risks, subset_penalties = risks.loss[1:], risks.penalty[1:]
         weight = self.current_weight
@@ -192,7 +220,8 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
             loss = loss + subset_risks.sum() + weight * risks.penalty.sum()
         else:
             if partitions:
-                loss = loss + subset_risks.mean() + weight * subset_penalties.mean()
+                times = partitions if self.sums_partitions else 1
+                loss = loss + times * (subset_risks.mean() + weight * subset_penalties.mean())
             if self.penalize_batch and self._warmed_up:
                 loss = loss + weight * batch_penalty
                 if not self.risk_equals_base_loss:

@@ -84,13 +84,33 @@ class BaseIPIRM(BaseSelfSupervisor, metaclass=ABCMeta):
         """
         return unit_rows(self.neck(self.backbone(inputs))[0])
 
-    def set_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int, seed: int = 0) -> None:
         """Set the weight of the penalty for an epoch; ``PartitionUpdateHook`` calls this.
 
         Args:
             epoch: The epoch that begins, counted from 0.
+            seed: Seed of the run, for methods whose steps draw random numbers. Defaults to 0.
         """
         self.head.set_epoch(epoch)
+
+    def two_views(self, inputs: list[Tensor]) -> TwoViews:
+        """Check that a training batch has two views.
+
+        Args:
+            inputs: Two views, each ``(B, C, H, W)``.
+
+        Returns:
+            The two views.
+
+        Raises:
+            UserError: If ``inputs`` are not two views.
+        """
+        if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
+            raise UserError(
+                f'{type(self).__name__} needs two views of each image: put '
+                "dict(type='MultiView', num_views=2, ...) into the train pipeline"
+            )
+        return inputs[0], inputs[1]
 
     def loss(
         self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs: Any
@@ -109,12 +129,7 @@ class BaseIPIRM(BaseSelfSupervisor, metaclass=ABCMeta):
         Raises:
             UserError: If ``inputs`` are not two views.
         """
-        if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
-            raise UserError(
-                f'{type(self).__name__} needs two views of each image: put '
-                "dict(type='MultiView', num_views=2, ...) into the train pipeline"
-            )
-        anchors, targets = self.project_views((inputs[0], inputs[1]))
+        anchors, targets = self.project_views(self.two_views(inputs))
         anchors = _gather_views(anchors)
         if targets is not None:
             targets = _gather_views(targets)

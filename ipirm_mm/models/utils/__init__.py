@@ -10,7 +10,7 @@ from .classes import (
     say_unknown,
 )
 from .classifier_config import load_classifier, plain_classifier, student_alone
-from .gather import gather_batch
+from .gather import gather_batch, own_rows
 from .head_logits import SCORE_KINDS, describe_output, head_logits, score_kind
 from .input_shapes import candidate_channels, candidate_sizes, input_channels
 from .label_rules import (
@@ -47,6 +47,7 @@ __all__ = [
     'load_state',
     'load_weights',
     'merge_samples',
+    'own_rows',
     'plain_classifier',
     'plain_state',
     'pool_last',

@@ -48,3 +48,14 @@ def gather_batch(local: Tensor) -> Tensor:
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return local
     return _GatherBatch.apply(local)
+
+
+def own_rows() -> slice:
+    """Where the rows of this rank are among those of :func:`gather_batch`.
+
+    Returns:
+        Slice of the gathered rows, in the order of the rank's own batch.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return slice(None)
+    return slice(dist.get_rank(), None, dist.get_world_size())
