@@ -216,9 +216,7 @@ def test_dist_is_its_definition(rows, classes, beta, gamma, temperature):
     student = randn(rows, classes).requires_grad_()
     teacher = randn(rows, classes, seed=1)
     options = (beta, gamma, temperature)
-    agree(
-        dist_loss(student, teacher, *options), slow_dist(student, teacher, *options), [student]
-    )
+    agree(dist_loss(student, teacher, *options), slow_dist(student, teacher, *options), [student])
 
 
 def test_dist_is_one_minus_the_correlations_of_torch():
