@@ -7,8 +7,8 @@ student from scratch, from Stage I without a teacher, and with each distillation
 table to work_dirs/table4/table4.md. Finished runs are reused if nothing that they depend on has
 changed.
 
---students chooses other rows, such as student_dkd and student_dist, whose losses the report does not
-have:
+--students chooses other rows, such as student_dkd and student_dist, whose losses the report does
+not have:
 
     python projects/laptop/table4.py --students student_kl student_dkd student_dist
 """

@@ -27,7 +27,10 @@ def network(head='LinearClsHead', classes=4, **options):
     )
 
 
-def distiller(losses, teachers=(network(),), student=None, **options):
+NETWORK = network()
+
+
+def distiller(losses, teachers=(NETWORK,), student=None, **options):
     """A student whose teachers have random weights; no checkpoint is read."""
     torch.manual_seed(0)
     model = MODELS.build(
