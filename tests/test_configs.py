@@ -58,6 +58,8 @@ STEPPED = (
     'configs/distill/crd_kl_r50.py',
 )
 SMALL_STEPS = ('resnest101', 'seresnext101', 'wide_resnet101')
+# OFD on the backbones of Table 1, which `make test` steps and builds for one family.
+OFD_LAST = [path for path in CONFIGS if re.search(r'/ofd_last_(?!r50)', path)]
 # Full-scale classifiers, which have test-time augmentation at their own resolution.
 CLASSIFIERS = [
     path for path in CONFIGS if re.search(r'/(finetune|distill|linear)/|/supervised_r50', path)
@@ -75,7 +77,7 @@ def sizes(path):
     size = re.search(r'_(3\d\d|4\d\d)\.py$', path)
     if size:
         return 250, int(size[1]), int(size[1])
-    if re.search(r'/(ofd|ofd_last|crd|crd_kl)_r50', path):
+    if re.search(r'/(ofd|ofd_last|crd|crd_kl)_r50(?!_224)', path):
         return 250, 330, 330
     teacher = re.search(r'/teacher_(\w+)\.py', path)
     if teacher and not teacher[1].startswith('r50'):  # at the (smaller) resolution of its student
@@ -123,7 +125,8 @@ def build_model(config):
         MODELS.build({**config.model, 'data_preprocessor': preprocessor})
     )
     for teacher in getattr(model, 'beside', ()):
-        assert teacher.checkpoint.startswith('work_dirs/teacher')
+        kind = 'ipirm_simclr_r50/' if 'stage1_teacher' in config.filename else 'teacher'
+        assert teacher.checkpoint.startswith(f'work_dirs/{kind}')
     return model, preprocessor
 
 
@@ -146,14 +149,17 @@ def test_there_are_configs():
     assert set(STEPPED) <= set(CONFIGS)
 
 
-@pytest.mark.parametrize(
-    'path',
-    # Those of the final run have the networks of `distill`, which are built here.
-    [
-        pytest.param(path, marks=pytest.mark.slow) if '/final/' in path else path
-        for path in CONFIGS
-    ],
-)
+def built_elsewhere(paths):
+    """Slow: of OFD on larger backbones all but one family, and what has the networks of `distill`."""
+    return [
+        pytest.param(path, marks=pytest.mark.slow)
+        if '/final/' in path or (path in OFD_LAST and 'seresnext' not in path)
+        else path
+        for path in paths
+    ]
+
+
+@pytest.mark.parametrize('path', built_elsewhere(CONFIGS))
 def test_config_builds(path, tmp_path, monkeypatch):
     """Pipelines, shapes through the network, trained parameters and metric; no initial weights."""
     config = check_heading(path)
@@ -259,6 +265,85 @@ def test_a_step_of_each_family_of_backbones_on_small_images(backbone):
             if key.startswith(name)
         ]
         assert sum(changed) > 0.9 * len(changed)
+
+
+@pytest.mark.parametrize('path', built_elsewhere(OFD_LAST))
+def test_a_step_of_ofd_of_the_last_stage_on_small_images(path):
+    """The loss reaches the student through the last stage, and there are margins."""
+    config = check_heading(path)
+    (loss,) = config.model.distill_losses
+    assert (loss.type, loss.stages, config.model.ce_weight) == ('OFD', 'last', 1)
+    model, _ = build_model(config)
+    for teacher in model.beside:
+        teacher.loaded = True
+        model.distill_losses[0].teacher_loaded(teacher.network)
+    assert model.distill_losses[0].margin3.shape == (2048,)
+    assert (model.distill_losses[0].margin3 < 0).all()
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    samples = [DataSample().set_gt_label(label) for label in (0, 1)]
+    model.train()
+    logged = model.train_step(dict(inputs=images, data_samples=samples), optimizer)
+    assert torch.isfinite(logged['loss']) and logged['loss_ofd'] > 0
+    for name in ('backbone', 'head', 'distill_losses'):
+        changed = [
+            not torch.equal(value, before[key])
+            for key, value in model.named_parameters()
+            if key.startswith(name)
+        ]
+        assert sum(changed) > 0.9 * len(changed)
+
+
+def test_configs_of_table_4_at_equal_settings_differ_only_in_the_loss():
+    """As the README of `distill` says, in its order; and the control has the same images."""
+    readme = (ROOT / 'configs/distill/README.md').read_text()
+    section = readme.split('## Table 4 at equal settings')[1].split('\n## ')[0]
+    table = section.split('| config | loss |')[1]
+    names = re.findall(r'^\| `(\w+)\.py`', table, re.M)
+    assert len(names) == 8
+    configs = [read(f'configs/distill/{name}.py').to_dict() for name in names]
+    losses = [str(config['model'].pop('distill_losses')) for config in configs]
+    assert len(set(losses)) == 8
+    for config in configs:
+        assert config['model'].pop('ce_weight', 1.0) == 1
+        hooks = config.pop('custom_hooks')
+        assert [hook['type'] for hook in hooks if hook['type'] != 'CRDMemoryHook'] == [
+            'SetEpochHook'
+        ]
+        assert config == configs[0]
+    control = read('configs/finetune/teacher_r50.py').to_dict()
+    for key in ('train_dataloader', 'val_dataloader', 'train_cfg', 'param_scheduler'):
+        assert control[key] == configs[0][key]
+    student = {key: configs[0]['model'][key] for key in ('backbone', 'neck', 'head')}
+    assert student == {key: control['model'][key] for key in student}
+
+
+def test_table_of_the_settings_of_table_4():
+    """What the README of `distill` says of pixels and weights is in the configs."""
+    readme = (ROOT / 'configs/distill/README.md').read_text()
+    rows = re.findall(r'^\| (`.*`) \| (\d{3}) \| ([\d.]+) \| (.*) \|$', readme, re.M)
+    assert len(rows) == 5
+    for names, pixels, alpha, beta in rows:
+        for name in re.findall(r'`(\w+)\.py`', names):
+            path = f'configs/distill/{name}.py'
+            config = read(path)
+            assert sizes(path)[1] == config.random_crop.scale == int(pixels)
+            assert config.model.get('ce_weight', 1.0) == float(alpha)
+            weights = [MODELS.build(loss).loss_weight for loss in config.model.distill_losses]
+            assert weights == [float(number) for number in re.findall(r'[\d.]+', beta)]
+
+
+@pytest.mark.parametrize('name', ['feature_kl', 'ofd', 'ofd_last', 'crd'])
+def test_a_teacher_of_stage_one_changes_nothing_else(name):
+    literal = read(f'configs/distill/{name}_r50_stage1_teacher.py').to_dict()
+    usual = read(f'configs/distill/{name}_r50.py').to_dict()
+    teacher = literal['model'].pop('teacher')
+    usual['model'].pop('teacher')
+    assert literal == usual
+    # The student starts from the weights that its teacher has.
+    assert teacher['checkpoint'] == usual['model']['backbone']['init_cfg']['checkpoint']
+    assert find_config(teacher['model']) == str(ROOT / 'configs/ipirm_simclr_r50.py')
 
 
 @pytest.mark.parametrize('path', ENSEMBLES)

@@ -32,7 +32,7 @@ SMALL = (
     'log_processor.type=LogProcessor',
     'log_processor.window_size=1',
 )
-STUDENTS = ('kl', 'feature_kl', 'ofd', 'ofd_last', 'crd', 'crd_kl')
+STUDENTS = ('kl', 'feature_kl', 'ofd', 'ofd_last', 'crd', 'dist', 'dkd', 'crd_kl')
 
 
 def train(work_dir, config, *options, arguments=(), start=run_tool, **more):
@@ -58,7 +58,8 @@ def chain(tmp_path_factory):
     [
         # What the launcher adds does not depend on the losses: one start by it is enough.
         ('crd_kl', launch),
-        *((student, fork_ranks) for student in STUDENTS[:-1]),
+        # DKD is a mean over images as KL is.
+        *((student, fork_ranks) for student in STUDENTS[:-1] if student != 'dkd'),
         *(pytest.param(student, launch, marks=pytest.mark.slow) for student in STUDENTS[:-1]),
     ],
 )
@@ -102,7 +103,14 @@ def test_two_processes_train_like_one(chain, tmp_path, student, start):
 
 
 @pytest.mark.parametrize(
-    'student,resume', [('kl', run_tool), ('ofd', run_tool), ('crd_kl', run_python)]
+    'student,resume',
+    [
+        ('kl', run_tool),
+        ('ofd', run_tool),
+        ('crd_kl', run_python),
+        # Without a state of their own, as KL.
+        *(pytest.param(name, run_tool, marks=pytest.mark.slow) for name in ('dkd', 'dist')),
+    ],
 )
 def test_resume_continues_the_run_to_the_last_bit(chain, tmp_path, student, resume):
     config = f'configs/quickstart/student_{student}.py'
@@ -122,6 +130,27 @@ def test_resume_continues_the_run_to_the_last_bit(chain, tmp_path, student, resu
     assert ours.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.equal(ours[name], value), name
+
+
+def test_an_encoder_of_stage_one_teaches_without_being_fine_tuned(chain, tmp_path):
+    """As the configs `*_stage1_teacher.py` have it; the losses of classes refuse it."""
+    encoder = chain[0].split('=')[1]
+    config = tmp_path / 'student.py'
+    config.write_text(
+        f'_base_ = [{str(ROOT / "configs/quickstart/student_feature_kl.py")!r}]\n'
+        'model = dict(teacher=dict(\n'
+        "    _delete_=True, model='ipirm_mm::quickstart/ipirm_simclr_bn.py',\n"
+        f'    checkpoint={encoder!r},\n))\n'
+    )
+    train(tmp_path / 'run', config, chain[0], 'train_cfg.max_epochs=1')
+    lines = (tmp_path / 'run').glob('*/vis_data/scalars.json')
+    first = json.loads(next(lines).read_text().splitlines()[0])
+    # The student begins as its teacher, whose batch normalization does not move.
+    assert 0 < first['loss_feature_kl'] < 10 and first['loss_ce'] > 0
+    for loss in ('DKD', 'DIST'):
+        options = (chain[0], f'model.distill_losses.0.type={loss}')
+        finished = train(tmp_path / loss, config, *options, check=False)
+        fails_with(finished, f'{loss} needs classes, but teacher 0 is an encoder without')
 
 
 def test_published_student_scores_the_same_in_stock_tools(chain, tmp_path):

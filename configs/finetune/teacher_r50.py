@@ -1,7 +1,6 @@
 # Report, Section 3.2: the teacher of Table 4, ResNet-50 fine-tuned from Stage I with labels. The
-# report leaves open whether the teacher was fine-tuned. For the other reading give the students
-# teacher=dict(model='ipirm_mm::ipirm_simclr_r50.py', checkpoint=...), which works with all losses
-# except LogitKL.
+# report leaves open whether the teacher was fine-tuned. The configs of the other reading are
+# configs/distill/*_r50_stage1_teacher.py, of the losses that need no logits.
 _base_ = [
     '../_base_/backbones/resnet50.py',
     '../_base_/models/classifier.py',

@@ -4,6 +4,8 @@ from ._common import unit_rows
 from .contrastive import SubsetRisks, contrastive_risks, subset_contrastive_risks
 from .cosine import cosine_risks
 from .crd import ClassIndex, crd_constants, crd_index, crd_loss, crd_scores, index_classes
+from .dist import dist_loss
+from .dkd import dkd_loss
 from .information import mutual_information, normalized_mutual_information
 from .kd import (
     binary_kl_divergence,
@@ -26,6 +28,8 @@ __all__ = [
     'crd_index',
     'crd_loss',
     'crd_scores',
+    'dist_loss',
+    'dkd_loss',
     'index_classes',
     'kl_divergence',
     'mean_lam',

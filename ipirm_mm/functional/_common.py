@@ -1,4 +1,4 @@
-"""What Step 1 and Step 2 of IP-IRM share: checks of the inputs, precision, exponentials."""
+"""What several functions share: checks of the inputs, precision, exponentials."""
 
 from __future__ import annotations
 
@@ -28,6 +28,26 @@ def unit_rows(features: Tensor) -> Tensor:
         ``(N, D)``, in float32 or, for float64 inputs, float64. A row of zeros stays zero.
     """
     return F.normalize(at_least_float32(features), dim=1, eps=1e-10)
+
+
+def check_logits(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> None:
+    """Check the arguments that the losses of logits share.
+
+    Args:
+        student_logits: Logits of the student, ``(N, C)``.
+        teacher_logits: Logits of the teacher, ``(N, C)``.
+        temperature: Temperature.
+
+    Raises:
+        ValueError: If the shapes differ or the temperature is not positive.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f'student_logits {tuple(student_logits.shape)} and teacher_logits '
+            f'{tuple(teacher_logits.shape)} must have the same shape'
+        )
+    if not temperature > 0:
+        raise ValueError(f'temperature must be positive, but is {temperature}')
 
 
 def check_views(

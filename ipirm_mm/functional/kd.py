@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._common import at_least_float32
+from ._common import at_least_float32, check_logits
 
 
 def kl_divergence(
@@ -16,9 +16,11 @@ def kl_divergence(
 ) -> Tensor:
     r"""Kullback-Leibler divergence of class probabilities (report Eq. 4; Hinton et al., 2015).
 
-    The teacher's probabilities are the reference distribution. The report writes
-    :math:`KL(p, q)` with *p* of the student; like most code, it is read here in the order of
-    PyTorch's ``kl_div``, times :math:`T^2`, as Hinton et al. weigh it.
+    This is :math:`KL(p^t \| p^s)`, of the teacher to the student: the teacher's probabilities
+    weigh the differences of the logarithms. The report writes :math:`KL(p, q)` with *p* of the
+    student and *q* of the teacher, and does not define it. It is read here in the order of the
+    arguments of PyTorch's ``kl_div``, student first, which computes this direction; so does most
+    code. The factor :math:`T^2` is that of Hinton et al.; the report has none.
 
     .. math:: \frac{T^2}{N} \sum_n \sum_c p^t_{nc} (\log p^t_{nc} - \log p^s_{nc}),
         \quad p = \mathrm{softmax}(z / T)
@@ -34,7 +36,7 @@ def kl_divergence(
     Raises:
         ValueError: If the shapes differ or the temperature is not positive.
     """
-    _check(student_logits, teacher_logits, temperature)
+    check_logits(student_logits, teacher_logits, temperature)
     log_student = F.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
     log_teacher = F.log_softmax(at_least_float32(teacher_logits) / temperature, dim=1)
     divergence = F.kl_div(log_student, log_teacher, reduction='sum', log_target=True)
@@ -65,24 +67,13 @@ def binary_kl_divergence(
     Raises:
         ValueError: If the shapes differ or the temperature is not positive.
     """
-    _check(student_logits, teacher_logits, temperature)
+    check_logits(student_logits, teacher_logits, temperature)
     student, teacher = (
         at_least_float32(logits) / temperature for logits in (student_logits, teacher_logits)
     )
     present = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
     absent = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
     return (present + absent).sum() * (temperature**2 / max(len(student), 1))
-
-
-def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> None:
-    """Check the arguments of a divergence."""
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(
-            f'student_logits {tuple(student_logits.shape)} and teacher_logits '
-            f'{tuple(teacher_logits.shape)} must have the same shape'
-        )
-    if not temperature > 0:
-        raise ValueError(f'temperature must be positive, but is {temperature}')
 
 
 def mean_teacher_logits(logits: list[Tensor], temperature: float = 1.0) -> Tensor:

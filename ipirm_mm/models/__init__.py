@@ -2,7 +2,7 @@
 
 from .backbones import SmallConvNet
 from .classifiers import DistillingClassifier, EnsembleClassifier
-from .distillation import CRD, OFD, FeatureKL, LogitKL
+from .distillation import CRD, DIST, DKD, OFD, FeatureKL, LogitKL
 from .heads import IPIRMContrastiveHead, IPIRMLatentHead, IPIRMMixUpHead
 from .selfsup import IPIRMSimCLR, IPIRMSimCLRMixUp, IPIRMSimSiam
 from .tta import ScoreMergingTTA
@@ -11,6 +11,8 @@ from .views import BatchedViews, ClsBatchedViews
 
 __all__ = [
     'CRD',
+    'DIST',
+    'DKD',
     'OFD',
     'BatchedViews',
     'ClsBatchedViews',

@@ -6,6 +6,11 @@ For each seed: Stage I on the embedded images, a teacher fine-tuned from its enc
 student from scratch, from Stage I without a teacher, and with each distillation loss. Writes the
 table to work_dirs/table4/table4.md. Finished runs are reused if nothing that they depend on has
 changed.
+
+--students chooses other rows, such as student_dkd and student_dist, whose losses the report does
+not have:
+
+    python projects/laptop/table4.py --students student_kl student_dkd student_dist
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from runs import distillation_chain, table_parser, train_all
 
 from ipirm_mm import cli
 
-# Name of the row, config.
+# Name of the row, config: the table unless --students is given.
 STUDENTS = (
     ('student from scratch', 'student_scratch'),
     ('student from Stage I', 'student_finetuned'),
@@ -38,6 +43,8 @@ STUDENTS = (
     ('CRD', 'student_crd'),
     ('CRD with KL', 'student_crd_kl'),
 )
+# Losses that the report does not have.
+FURTHER = (('DKD', 'student_dkd'), ('DIST', 'student_dist'))
 CONTROL = 'student_finetuned'
 COLUMNS = (
     ('name', 'student'),
@@ -48,15 +55,28 @@ COLUMNS = (
 
 
 def parse_args() -> argparse.Namespace:
-    return table_parser(__doc__, 'work_dirs/table4', (0, 1, 2, 3, 4)).parse_args()
+    parser = table_parser(__doc__, 'work_dirs/table4', (0, 1, 2, 3, 4))
+    parser.add_argument(
+        '--students',
+        nargs='+',
+        choices=[name for _, name in (*STUDENTS, *FURTHER)],
+        metavar='CONFIG',
+        default=[name for _, name in STUDENTS],
+        help='rows of the table, by the names of their configs in configs/quickstart; the control '
+        f'{CONTROL} is always there (default: the rows of the report and the controls)',
+    )
+    return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     console = Console()
+    students = [
+        (title, name) for title, name in (*STUDENTS, *FURTHER) if name in (CONTROL, *args.students)
+    ]
+    names = [name for _, name in students]
     chains = [
-        distillation_chain(args.work_dir / f'seed_{seed}', seed, [name for _, name in STUDENTS])
-        for seed in args.seeds
+        distillation_chain(args.work_dir / f'seed_{seed}', seed, names) for seed in args.seeds
     ]
     train_all([run for chain in chains for run in chain.values()], console)
 
@@ -70,10 +90,10 @@ def main() -> None:
                     for chain in chains
                 ]
             )
-            for name in ('teacher', *(name for _, name in STUDENTS))
+            for name in ('teacher', *names)
         }
     rows = []
-    for title, name in (('teacher, 300 epochs', 'teacher'), *STUDENTS):
+    for title, name in (('teacher, 300 epochs', 'teacher'), *students):
         row = dict(name=title, accuracy=mean_and_range(accuracy[name]))
         if name.startswith('student') and name != CONTROL:
             row |= gain_cells(accuracy[name], accuracy[CONTROL])

@@ -737,7 +737,7 @@ def test_missing_checkpoint(path, message):
 
 
 def test_registered_names():
-    for name in ('DistillingClassifier', 'LogitKL', 'FeatureKL', 'OFD', 'CRD'):
+    for name in ('DistillingClassifier', 'LogitKL', 'FeatureKL', 'OFD', 'CRD', 'DKD', 'DIST'):
         assert MODELS.get(name) is not None
     assert issubclass(DistillingClassifier, MODELS.get('ImageClassifier'))
     assert LogitKL.allows_mixing and not CRD.allows_mixing and OFD.reads_stages

@@ -494,7 +494,11 @@ ALL_LOSSES = {
     'FeatureKL': dict(type='FeatureKL'),
     'OFD': dict(type='OFD', kappa=100.0),
     'CRD': dict(type='CRD', num_negatives=5, feat_dim=8),
+    'DKD': dict(type='DKD'),
+    'DIST': dict(type='DIST'),
 }
+# They reach the student as LogitKL does, by its logits.
+AS_LOGIT_KL = ('DKD', 'DIST')
 
 
 def smooth_distiller(loss, **backbone):
@@ -547,7 +551,13 @@ COMPILED = {
 }
 
 
-@pytest.mark.parametrize('name', ALL_LOSSES)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in AS_LOGIT_KL else name
+        for name in ALL_LOSSES
+    ],
+)
 @pytest.mark.parametrize(
     'mode', [*MODES, *(pytest.param(mode, marks=pytest.mark.slow) for mode in COMPILED)]
 )
@@ -570,7 +580,7 @@ def test_gradients_are_differences(name, mode):
     reached = [key for key in own if key.startswith('backbone.')]
     assert reached and all(own[key].abs().sum() > 0 for key in reached)
     assert all(own[key].abs().sum() > 0 for key in own if key.startswith('distill_losses.'))
-    if name == 'LogitKL':
+    if name in ('LogitKL', *AS_LOGIT_KL):
         assert own['head.fc.weight'].abs().sum() > 0
     for part in ('backbone.conv1', 'backbone.layer1', 'backbone.layer4', ''):
         keys = [key for key in own if key.startswith(part)]

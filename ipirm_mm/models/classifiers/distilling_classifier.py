@@ -23,7 +23,7 @@ from ..distillation import (
     dry_run,
     find_stages,
 )
-from ..utils import as_names, sample_indices, wrong_labels
+from ..utils import as_names, sample_indices, single_labels, wrong_labels
 
 
 @MODELS.register_module()
@@ -119,7 +119,7 @@ class DistillingClassifier(ImageClassifier):
         for loss in self._losses():
             if not loss.allows_mixing:
                 raise UserError(
-                    f'{type(loss).__name__} compares whole images, but train_cfg.augments (or the '
+                    f'{type(loss).__name__} {loss.why_no_mixing}, but train_cfg.augments (or the '
                     'SwitchRecipeHook) mixes them (Mixup, CutMix): remove one of the two'
                 )
 
@@ -196,6 +196,8 @@ class DistillingClassifier(ImageClassifier):
             features = self.extract_feat(inputs)
             losses = self._head_losses(features, data_samples)
         student = self._recorder.take(self, features)
+        if any(loss.reads_labels for loss in self._losses()):
+            student.labels = single_labels(data_samples)
         # MMEngine logs the sum of all losses as `loss`. A head of several tasks has one per task.
         if 'loss' in losses:
             losses['loss_ce'] = losses.pop('loss')

@@ -2,6 +2,8 @@
 
 from .base import DistillationLoss
 from .crd import CRD
+from .dist import DIST
+from .dkd import DKD
 from .dry_run import dry_run
 from .feature_kl import FeatureKL
 from .logit_kl import LogitKL
@@ -12,6 +14,8 @@ from .teacher import DetachedModules, FrozenTeacher
 
 __all__ = [
     'CRD',
+    'DIST',
+    'DKD',
     'OFD',
     'DetachedModules',
     'DistillationLoss',

@@ -29,16 +29,16 @@ class DistillationLoss(BaseModule, metaclass=ABCMeta):
     reads_stages = False
     # Whether the loss works with mixed images (Mixup, CutMix), whose labels are mixed too.
     allows_mixing = True
+    # What it does instead, for the message that refuses them.
+    why_no_mixing = 'compares whole images'
+    # Whether the loss needs `NetworkOutputs.labels` of the student.
+    reads_labels = False
     # Whether class c of the student is compared with class c of every teacher.
     compares_classes = False
 
     def __init__(self, loss_weight: float = 1.0, teacher: int = 0) -> None:
         super().__init__()
-        if loss_weight < 0:
-            raise UserError(
-                f'{type(self).__name__}.loss_weight must not be negative, but is {loss_weight}'
-            )
-        self.loss_weight = loss_weight
+        self.loss_weight = not_negative(self, 'loss_weight', loss_weight)
         self.teacher = teacher
 
     def build(self, student: NetworkOutputs, teachers: list[NetworkOutputs]) -> None:
@@ -125,4 +125,23 @@ def positive(loss: DistillationLoss, name: str, value: float) -> float:
     """
     if not value > 0:
         raise UserError(f'{type(loss).__name__}.{name} must be positive, but is {value}')
+    return value
+
+
+def not_negative(loss: DistillationLoss, name: str, value: float) -> float:
+    """Check that an option of a loss is not negative.
+
+    Args:
+        loss: The loss, for the message.
+        name: Name of the option.
+        value: Value of the option.
+
+    Returns:
+        The value.
+
+    Raises:
+        UserError: If it is negative.
+    """
+    if not value >= 0:
+        raise UserError(f'{type(loss).__name__}.{name} must not be negative, but is {value}')
     return value

@@ -14,15 +14,17 @@ from ipirm_mm.functional import (
 )
 
 from ..utils import SCORE_KINDS
-from .base import DistillationLoss, positive
+from .base import positive
+from .logit_loss import LogitLoss, describe_kind, teacher_logits
 from .outputs import NetworkOutputs
 
 
 @MODELS.register_module()
-class LogitKL(DistillationLoss):
-    """Divergence of class probabilities (report Eq. 4; Table 4, row "KL loss, Logits").
+class LogitKL(LogitLoss):
+    r"""Divergence of class probabilities (report Eq. 4; Table 4, row "KL loss, Logits").
 
-    The loss is :func:`~ipirm_mm.functional.kl_divergence`; of several labels per image,
+    The loss is :func:`~ipirm_mm.functional.kl_divergence`, of the teacher to the student,
+    :math:`KL(p^t \| p^s)`, times the square of the temperature; of several labels per image,
     :func:`~ipirm_mm.functional.binary_kl_divergence`. With several teachers, the target is the
     mean of their probabilities. Heads with a margin (ArcFace) are compared without it.
 
@@ -37,7 +39,6 @@ class LogitKL(DistillationLoss):
     """
 
     key = 'kl'
-    compares_classes = True
 
     def __init__(
         self, temperature: float = 1.0, loss_weight: float = 1.0, kind: str | None = None
@@ -50,23 +51,7 @@ class LogitKL(DistillationLoss):
 
     def build(self, student: NetworkOutputs, teachers: list[NetworkOutputs]) -> None:
         """Check that all teachers have the student's classes; see the base class."""
-        if student.logits is None:
-            raise UserError(
-                f'LogitKL needs classes, but the student {student.no_logits}: use FeatureKL, OFD '
-                'or CRD'
-            )
-        for number, teacher in enumerate(teachers):
-            if teacher.logits is None:
-                mend = 'fine-tune it first, or use' if 'encoder' in teacher.no_logits else 'use'
-                raise UserError(
-                    f'LogitKL needs classes, but teacher {number} {teacher.no_logits}: {mend} '
-                    'FeatureKL, OFD or CRD'
-                )
-            if teacher.logits.shape != student.logits.shape:
-                raise UserError(
-                    f'teacher {number} has {teacher.logits.shape[1]} classes, but the student '
-                    f'{student.logits.shape[1]}: LogitKL needs the same classes'
-                )
+        super().build(student, teachers)
         if self.kind is None:
             self.kind = self._common_kind(student, teachers)
 
@@ -75,8 +60,8 @@ class LogitKL(DistillationLoss):
         for number, teacher in enumerate(teachers):
             if teacher.kind != student.kind:
                 raise UserError(
-                    f'the student scores its logits by {_describe(student.kind)}, but teacher '
-                    f"{number} by {_describe(teacher.kind)}: set LogitKL.kind to 'softmax' or "
+                    f'the student scores its logits by {describe_kind(student.kind)}, but teacher '
+                    f"{number} by {describe_kind(teacher.kind)}: set LogitKL.kind to 'softmax' or "
                     "'sigmoid', or use heads of one kind"
                 )
         if student.kind is None:
@@ -86,11 +71,6 @@ class LogitKL(DistillationLoss):
             )
         return student.kind
 
-    def compared(self, student: NetworkOutputs) -> dict[str, Tensor]:
-        """Name the logits; see the base class."""
-        assert student.logits is not None
-        return {'logits': student.logits}
-
     def forward(
         self,
         student: NetworkOutputs,
@@ -98,17 +78,9 @@ class LogitKL(DistillationLoss):
         sample_idx: Tensor | None = None,
     ) -> Tensor:
         """Compute the divergence; see the base class."""
-        logits = [teacher.logits for teacher in teachers if teacher.logits is not None]
         assert student.logits is not None
         if self.kind == 'sigmoid':
-            target = mean_teacher_binary_logits(logits, self.temperature)
+            target = mean_teacher_binary_logits(teacher_logits(teachers), self.temperature)
             return binary_kl_divergence(student.logits, target, self.temperature)
-        return kl_divergence(
-            student.logits, mean_teacher_logits(logits, self.temperature), self.temperature
-        )
-
-
-def _describe(kind: str | None) -> str:
-    """Say how logits become scores."""
-    labels = {'softmax': 'softmax (one label per image)', 'sigmoid': 'sigmoid (several labels)'}
-    return labels[kind] if kind else 'neither softmax nor sigmoid'
+        target = mean_teacher_logits(teacher_logits(teachers), self.temperature)
+        return kl_divergence(student.logits, target, self.temperature)

@@ -39,6 +39,8 @@ class NetworkOutputs:
             None (neither). Known in a dry run only.
         no_logits: Why there are no logits, after "the network".
         lost: Numbers of the stages that are trained, but whose features have no gradient.
+        labels: Class of each image, ``(N,)`` long, of the student in a training step. None unless
+            a loss needs them, or if the images do not have one class each.
     """
 
     logits: Tensor | None
@@ -47,6 +49,7 @@ class NetworkOutputs:
     kind: str | None = 'softmax'
     no_logits: str = 'is an encoder without a classifier'
     lost: tuple[int, ...] = ()
+    labels: Tensor | None = None
 
 
 def collect_outputs(

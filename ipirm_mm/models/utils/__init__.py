@@ -18,6 +18,7 @@ from .label_rules import (
     is_distribution,
     label_rule,
     merge_samples,
+    single_labels,
     stack_scores,
     wrong_labels,
 )
@@ -59,6 +60,7 @@ __all__ = [
     'stack_scores',
     'student_alone',
     'unwrapped_state',
+    'single_labels',
     'whole_images',
     'wrong_labels',
 ]

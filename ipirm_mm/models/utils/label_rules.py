@@ -65,6 +65,22 @@ def wrong_labels(samples: Any, num_classes: int | None) -> str | None:
     return None
 
 
+def single_labels(samples: Any) -> Tensor | None:
+    """Get the class of each image of a batch.
+
+    Args:
+        samples: Samples of the images.
+
+    Returns:
+        ``(N,)``, long; None if not every image has one class, such as with several labels or none,
+        or with weights of classes (``gt_score``) in the place of a label.
+    """
+    for sample in samples:
+        if 'gt_score' in sample or 'gt_label' not in sample or sample.gt_label.numel() != 1:
+            return None
+    return torch.cat([sample.gt_label.reshape(1) for sample in samples])
+
+
 def stack_scores(samples: Any) -> Tensor:
     """Scores of predicted samples, ``(N, C)``.
 

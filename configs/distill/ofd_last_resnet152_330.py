@@ -1,0 +1,8 @@
+# Report, Section 4.3: OFD of the last feature layer "works with various backbones", without a
+# number. ResNet-152 at 330 pixels; kl_resnet152_330.py is the row of Table 1.
+_base_ = ['kl_resnet152_330.py']
+
+model = dict(
+    distill_losses=[dict(type='OFD', stages='last', norm_cfg=dict(type='SyncBN'))],
+    ce_weight=1.0,
+)

@@ -1,0 +1,8 @@
+# Report, Table 4, row "OFD, Multiple feature layers", at the resolution of the rows "KL loss":
+# 224 pixels, as one of the configs with equal settings (README.md).
+_base_ = ['kl_r50.py']
+
+model = dict(
+    distill_losses=[dict(type='OFD', norm_cfg=dict(type='SyncBN'))],
+    ce_weight=1.0,
+)
