@@ -3,8 +3,13 @@
 from .backbones import SmallConvNet
 from .classifiers import DistillingClassifier, EnsembleClassifier
 from .distillation import CRD, OFD, FeatureKL, LogitKL
-from .heads import IPIRMContrastiveHead, IPIRMLatentHead
-from .selfsup import IPIRMSimCLR, IPIRMSimSiam
+from .heads import (
+    IPIRMContrastiveHead,
+    IPIRMCrossCorrelationHead,
+    IPIRMLatentHead,
+    IPIRMMoCoV3Head,
+)
+from .selfsup import IPIRMBYOL, IPIRMBarlowTwins, IPIRMMoCoV3, IPIRMSimCLR, IPIRMSimSiam
 from .tta import ScoreMergingTTA
 from .utils import CheckedPretrained, load_weights, plain_classifier
 from .views import BatchedViews, ClsBatchedViews
@@ -18,8 +23,13 @@ __all__ = [
     'DistillingClassifier',
     'EnsembleClassifier',
     'FeatureKL',
+    'IPIRMBYOL',
+    'IPIRMBarlowTwins',
     'IPIRMContrastiveHead',
+    'IPIRMCrossCorrelationHead',
     'IPIRMLatentHead',
+    'IPIRMMoCoV3',
+    'IPIRMMoCoV3Head',
     'IPIRMSimCLR',
     'IPIRMSimSiam',
     'LogitKL',

@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.functional import SubsetRisks
+from ipirm_mm.functional import SubsetRisks, contrastive_risks
 from ipirm_mm.functional._common import PENALTIES
 from ipirm_mm.utils.deprecation import renamed_arguments
 
@@ -21,7 +21,7 @@ TwoViews = tuple[Tensor, Tensor]
 class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
     r"""Base of the heads of IP-IRM: the loss of the batch, and risks and penalties of subsets.
 
-    A head defines :meth:`base_loss` and :meth:`risks`. Let :math:`L` be the risk and
+    A head defines :meth:`base_loss`, and :meth:`risks` if they are not contrastive. Let :math:`L` be the risk and
     :math:`\Omega` the penalty of a subset:
 
     * ``objective='authors'`` (the code of Wang et al.): the method's own loss of the batch, plus
@@ -55,6 +55,8 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
 
     # Whether the risk of the whole batch equals the method's own loss, up to a constant.
     risk_equals_base_loss = True
+    # Which views have the negatives of contrastive risks.
+    negatives = 'both_views'
 
     @renamed_arguments(
         reduction='objective',
@@ -120,11 +122,10 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
             1.0, max(0, passed) / (self.irm_rampup_epochs or 1)
         )
 
-    @abstractmethod
     def risks(
         self, anchors: TwoViews, targets: TwoViews | None, subset_ids: Tensor, num_subsets: int
     ) -> SubsetRisks:
-        """Compute the risk and penalty of each subset of the batch.
+        """Compute the risk and penalty of each subset of the batch; here, the contrastive ones.
 
         Args:
             anchors: Two views of the batch, each ``(B, D)``, rows of unit norm.
@@ -137,6 +138,16 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
         Returns:
             :class:`~ipirm_mm.functional.SubsetRisks` with fields of shape ``(S,)``.
         """
+        return contrastive_risks(
+            *anchors,
+            subset_ids,
+            num_subsets,
+            self.temperature,
+            self.irm_temperature,
+            self.current_penalty,
+            targets=targets,
+            negatives=self.negatives,
+        )
 
     @abstractmethod
     def base_loss(self, anchors: TwoViews, targets: TwoViews | None, risks: SubsetRisks) -> Tensor:
