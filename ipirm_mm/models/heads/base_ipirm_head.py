@@ -21,8 +21,8 @@ TwoViews = tuple[Tensor, Tensor]
 class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
     r"""Base of the heads of IP-IRM: the loss of the batch, and risks and penalties of subsets.
 
-    A head defines :meth:`base_loss`, and :meth:`risks` if they are not contrastive. Let :math:`L` be the risk and
-    :math:`\Omega` the penalty of a subset:
+    A head defines :meth:`base_loss`, and :meth:`risks` if they are not contrastive. Let
+    :math:`L` be the risk and :math:`\Omega` the penalty of a subset:
 
     * ``objective='authors'`` (the code of Wang et al.): the method's own loss of the batch, plus
       the mean of :math:`L + \lambda_1 \Omega` over partitions and subsets. The batch as a whole

@@ -19,16 +19,23 @@ class IPIRMBYOL(BaseMomentumIPIRM):
     The head is an ``IPIRMLatentHead``, as for SimSiam; it holds the predictor.
 
     Args:
-        *args: Arguments of :class:`BaseIPIRM`.
+        backbone: Config of the backbone.
+        neck: Config of the projector.
+        head: Config of the head.
         base_momentum: Share of the new weights in the first update of the target network.
             Defaults to 0.004, as in MMPretrain.
-        **kwargs: Arguments of :class:`BaseIPIRM`.
+        **kwargs: Further arguments of :class:`BaseIPIRM`.
+
+    Raises:
+        UserError: If ``base_momentum`` or ``num_subsets`` is out of range.
     """
 
     encoder_name = 'target_net'
 
-    def __init__(self, *args: Any, base_momentum: float = 0.004, **kwargs: Any) -> None:
-        super().__init__(*args, base_momentum=base_momentum, **kwargs)
+    def __init__(
+        self, backbone: dict, neck: dict, head: dict, base_momentum: float = 0.004, **kwargs: Any
+    ) -> None:
+        super().__init__(backbone, neck, head, base_momentum, **kwargs)
 
     def loss(
         self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs: Any

@@ -17,13 +17,20 @@ class IPIRMMoCoV3(BaseMomentumIPIRM):
     The head is an ``IPIRMMoCoV3Head``, which holds the predictor.
 
     Args:
-        *args: Arguments of :class:`BaseIPIRM`.
+        backbone: Config of the backbone.
+        neck: Config of the projector.
+        head: Config of the head.
         base_momentum: Share of the new weights in the first update of the momentum encoder.
             Defaults to 0.01, as in MMPretrain.
-        **kwargs: Arguments of :class:`BaseIPIRM`.
+        **kwargs: Further arguments of :class:`BaseIPIRM`.
+
+    Raises:
+        UserError: If ``base_momentum`` or ``num_subsets`` is out of range.
     """
 
     encoder_name = 'momentum_encoder'
 
-    def __init__(self, *args: Any, base_momentum: float = 0.01, **kwargs: Any) -> None:
-        super().__init__(*args, base_momentum=base_momentum, **kwargs)
+    def __init__(
+        self, backbone: dict, neck: dict, head: dict, base_momentum: float = 0.01, **kwargs: Any
+    ) -> None:
+        super().__init__(backbone, neck, head, base_momentum, **kwargs)
