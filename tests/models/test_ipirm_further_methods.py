@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import contrastive_risks, cosine_risks
+from ipirm_mm.models.utils import MomentumEncoder
 
 STEPS = 4
 BN = dict(type='BN1d')
@@ -37,7 +39,7 @@ PREDICTOR = dict(
     norm_cfg=BN,
 )
 TEMPERATURE = 0.2
-# Type and head, ours and MMPretrain's, and the largest difference that is rounding.
+# Type and head, ours and MMPretrain's.
 METHODS = {
     'mocov3': (
         ('IPIRMMoCoV3', dict(type='IPIRMMoCoV3Head', predictor=PREDICTOR)),
@@ -103,13 +105,14 @@ def length_of_training():
     hub.update_info('max_iters', STEPS + 1)
     yield
     if before is None:
-        hub.pop_info('max_iters')
+        hub.pop_info('max_iters', None)
     else:
         hub.update_info('max_iters', before)
 
 
-@pytest.mark.parametrize('objective', ['authors', 'report'])
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize(
+    'method,objective', [('mocov3', 'authors'), ('byol', 'report'), ('barlowtwins', 'authors')]
+)
 def test_without_partition_and_penalty_it_is_mmpretrains_method(method, objective):
     """Loss, gradients, momentum encoder and all statistics, over several steps."""
     torch.manual_seed(0)
@@ -213,6 +216,56 @@ def test_loss_is_assembled_as_documented(method, head, objective, penalize_batch
     z = model.project(inputs[0])
     torch.testing.assert_close(z.norm(dim=1), torch.ones(6).double())
     torch.testing.assert_close(z, F.normalize(model.neck(model.backbone(inputs[0]))[0], dim=1))
+
+
+class WithoutWaiting(TorchDispatchMode):
+    """Refuses to read a number from a tensor, for which the host waits for a GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_step_reads_nothing_from_the_device(method):
+    model = build(method).double()
+    model.partitions.allocate(1, 6)
+    model.partitions.add(torch.tensor([0, 1] * 3))
+    for step in range(2):  # the first update of a momentum encoder is a special one
+        inputs, samples = batch(seed=step)
+        with WithoutWaiting():
+            model.loss(inputs, samples)['loss'].backward()
+
+
+def test_outside_of_a_run_the_momentum_stays():
+    encoder, network = encoder_and_network()
+    MessageHub.get_current_instance().pop_info('max_iters')
+    encoder.update_parameters(network)
+    assert torch.equal(encoder.module.weight, network.weight)
+    for _ in range(3):
+        before = encoder.module.weight.clone()
+        torch.nn.init.normal_(network.weight)
+        encoder.update_parameters(network)
+        expected = 0.7 * before + 0.3 * network.weight.data
+        torch.testing.assert_close(encoder.module.weight.data, expected)
+
+
+def test_the_momentum_falls_to_zero_at_the_end_of_a_run():
+    encoder, network = encoder_and_network()
+    for _ in range(STEPS + 1):  # one more would be step T, of share 0
+        encoder.update_parameters(network)
+        torch.nn.init.normal_(network.weight)
+    before = encoder.module.weight.clone()
+    encoder.update_parameters(network)
+    torch.testing.assert_close(encoder.module.weight, before, rtol=0, atol=1e-6)
+    assert int(encoder.steps) == STEPS + 2
+
+
+def encoder_and_network():
+    network = torch.nn.Linear(3, 2)
+    encoder = MomentumEncoder(network, 0.3)
+    torch.nn.init.normal_(network.weight)
+    return encoder, network
 
 
 @pytest.mark.parametrize('method', METHODS)

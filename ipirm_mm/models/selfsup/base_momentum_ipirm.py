@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmpretrain.models.utils import CosineEMA
 from torch import nn
 
 from ipirm_mm.errors import UserError
 
 from ..heads.base_ipirm_head import TwoViews
+from ..utils import MomentumEncoder
 from .base_ipirm import BaseIPIRM
 
 
 class BaseMomentumIPIRM(BaseIPIRM):
     """Base of the methods that predict the projections of a momentum encoder.
 
-    The encoder follows backbone and projector by MMPretrain's ``CosineEMA``, once per training
-    step, and is in checkpoints under :attr:`encoder_name`. Partitions are found by the projections
-    of the network that trains. The head holds the predictor.
+    The encoder follows backbone and projector once per training step, as MMPretrain's does, see
+    ``MomentumEncoder``. It is in checkpoints under :attr:`encoder_name`. Partitions are found by
+    the projections of the network that trains. The head holds the predictor.
 
     Args:
         backbone: Config of the backbone.
@@ -46,7 +46,7 @@ class BaseMomentumIPIRM(BaseIPIRM):
             )
         super().__init__(backbone, neck, head, **kwargs)
         network = nn.Sequential(self.backbone, self.neck)
-        self.add_module(self.encoder_name, CosineEMA(network, momentum=base_momentum))
+        self.add_module(self.encoder_name, MomentumEncoder(network, base_momentum))
 
     def project_views(self, inputs: TwoViews) -> tuple[TwoViews, TwoViews]:
         """Update the momentum encoder and predict; see :meth:`BaseIPIRM.project_views`.
