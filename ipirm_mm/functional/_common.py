@@ -9,7 +9,7 @@ from torch import Tensor
 #: Kinds of the invariance penalty: one dummy per logit column (the code of Wang et al.), or one
 #: dummy for all logits (report Eq. 2).
 PENALTIES = ('vector', 'scalar')
-# Logit of a view with its own image, which must not count: its exp is zero in any precision.
+# Logit that must not count, as of a view with its own image: its exp is zero in any precision.
 _OWN_LOGIT = -1e5
 
 
@@ -87,27 +87,31 @@ def check_views(
 
 
 def exponentials(
-    logits: Tensor, positive: Tensor, first: int = 0
+    logits: Tensor, positive: Tensor, first: int = 0, other_view_only: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Exponentials of logits, without the terms of an anchor's own image.
+    """Exponentials of logits, without the terms of an anchor's own image or own view.
 
     Each pass over a ``(2B, 2B)`` matrix costs more than the product that made it. So the passes
     work in place where autograd allows it.
 
     Args:
         logits: Logits of R consecutive images of a batch of B as anchors, both of their views, and
-            all views of the batch, ``(2R, 2B)``. The entries of the own image are overwritten.
+            all views of the batch, ``(2R, 2B)``. The entries that are left out are overwritten.
         positive: Logit of each anchor with its positive, ``(2R,)``.
         first: Number of the first of the R images. Defaults to 0.
+        other_view_only: Whether the terms of the anchor's own view are left out too. Defaults to
+            False.
 
     Returns:
         Three tensors. The shift of each row ``(2R,)``: its largest logit, without gradient, which
-        cancels in every ratio. The exponentials of the shifted logits ``(2R, 2B)``, zero for the
-        own image. The exponential of the positive's shifted logit ``(2R,)``.
+        cancels in every ratio. The exponentials of the shifted logits ``(2R, 2B)``, zero for those
+        that are left out. The exponential of the positive's shifted logit ``(2R,)``.
     """
     rows, batch = len(logits) // 2, logits.shape[1] // 2
     # The exp is then exactly zero, and so is its product with the logit.
-    own = logits.view(2, rows, 2, batch)[..., first : first + rows].diagonal(dim1=1, dim2=3)
-    own.fill_(_OWN_LOGIT)
+    by_view = logits.view(2, rows, 2, batch)
+    by_view[..., first : first + rows].diagonal(dim1=1, dim2=3).fill_(_OWN_LOGIT)
+    if other_view_only:
+        by_view.diagonal(dim1=0, dim2=2).fill_(_OWN_LOGIT)
     shift = torch.maximum(logits.amax(1), positive).detach()
     return shift, (logits - shift[:, None]).exp_(), (positive - shift).exp()

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from ._common import at_least_float32, check_views, exponentials
 
+#: Which targets of the subset are negatives of an anchor.
+NEGATIVES = ('both_views', 'other_view')
+
 
 class SubsetRisks(NamedTuple):
     """Risk of each subset of a batch.
@@ -104,6 +107,7 @@ def contrastive_risks(
     irm_temperature: float | None = None,
     penalty: str | None = 'vector',
     targets: tuple[Tensor, Tensor] | None = None,
+    negatives: str = 'both_views',
 ) -> SubsetRisks:
     r"""Contrastive loss and invariance penalty of subsets that have one number each.
 
@@ -113,6 +117,10 @@ def contrastive_risks(
 
     Methods with a predictor pass ``targets``. Then anchor *i* is a row of ``z1`` or ``z2``, and
     its positive and its negatives are rows of the targets: :math:`s_{ij} = z_i t_j / \tau`.
+
+    With ``negatives='other_view'``, as in MoCo v3, an anchor has only the ``m - 1`` targets of the
+    other view as negatives. The vector penalty then has a dummy for the positives, and one for
+    each column of negatives of each view.
 
     Args:
         z1: Projections of the first view, ``(B, D)``, rows of unit norm.
@@ -127,6 +135,7 @@ def contrastive_risks(
         targets: Two views to compare the anchors with, each ``(B, D)``, rows of unit norm. For
             SimSiam these are the projections, without gradient. Defaults to None: the anchors
             themselves.
+        negatives: ``'both_views'`` or ``'other_view'``. Defaults to ``'both_views'``.
 
     Returns:
         :class:`SubsetRisks` with fields of shape ``(S,)``; in float32 or, for float64 inputs,
@@ -136,6 +145,8 @@ def contrastive_risks(
         ValueError: If shapes do not match, or an option has an unknown value.
     """
     irm_temperature = check_views(z1, z2, temperature, irm_temperature, penalty or 'vector')
+    if negatives not in NEGATIVES:
+        raise ValueError(f'negatives must be one of {NEGATIVES}, but is {negatives!r}')
     if targets is not None and any(target.shape != z1.shape for target in targets):
         raise ValueError(
             f'targets must be two tensors of shape {tuple(z1.shape)}, like the anchors, but have '
@@ -146,7 +157,14 @@ def contrastive_risks(
         anchors = at_least_float32(torch.cat((z1, z2)))
         target = anchors if targets is None else at_least_float32(torch.cat(targets))
         return _contrastive_risks(
-            anchors, target, subset_ids, num_subsets, temperature, irm_temperature, penalty
+            anchors,
+            target,
+            subset_ids,
+            num_subsets,
+            temperature,
+            irm_temperature,
+            penalty,
+            negatives == 'other_view',
         )
 
 
@@ -158,6 +176,7 @@ def _contrastive_risks(
     temperature: float,
     irm_temperature: float,
     penalty: str | None,
+    other_view_only: bool,
 ) -> SubsetRisks:
     """Risks of ``(2B, D)`` anchors and targets; rows are view 1 of all images, then view 2."""
     batch = len(anchors) // 2
@@ -184,7 +203,9 @@ def _contrastive_risks(
         )
 
     logits = similarity / temperature
-    shift, exp, exp_positive = exponentials(logits, positive / temperature)
+    shift, exp, exp_positive = exponentials(
+        logits, positive / temperature, other_view_only=other_view_only
+    )
     partition_function = exp_positive[:, None] + own_subset_sum(exp)  # (2B, P)
     log_partition = partition_function.clamp(min=torch.finfo(exp.dtype).tiny).log()
     anchor_loss = log_partition + (shift - positive / temperature)[:, None]
@@ -194,7 +215,9 @@ def _contrastive_risks(
 
     if irm_temperature != temperature:
         logits = similarity / irm_temperature
-        _, exp, exp_positive = exponentials(logits, positive / irm_temperature)
+        _, exp, exp_positive = exponentials(
+            logits, positive / irm_temperature, other_view_only=other_view_only
+        )
         partition_function = exp_positive[:, None] + own_subset_sum(exp)
     partition_function = partition_function.clamp(min=torch.finfo(exp.dtype).tiny)
     positive_logit = (positive / irm_temperature)[:, None]  # (2B, 1)

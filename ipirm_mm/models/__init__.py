@@ -3,8 +3,21 @@
 from .backbones import SmallConvNet
 from .classifiers import DistillingClassifier, EnsembleClassifier
 from .distillation import CRD, DIST, DKD, OFD, FeatureKL, LogitKL
-from .heads import IPIRMContrastiveHead, IPIRMLatentHead, IPIRMMixUpHead
-from .selfsup import IPIRMSimCLR, IPIRMSimCLRMixUp, IPIRMSimSiam
+from .heads import (
+    IPIRMContrastiveHead,
+    IPIRMCrossCorrelationHead,
+    IPIRMLatentHead,
+    IPIRMMixUpHead,
+    IPIRMMoCoV3Head,
+)
+from .selfsup import (
+    IPIRMBYOL,
+    IPIRMBarlowTwins,
+    IPIRMMoCoV3,
+    IPIRMSimCLR,
+    IPIRMSimCLRMixUp,
+    IPIRMSimSiam,
+)
 from .tta import ScoreMergingTTA
 from .utils import CheckedPretrained, load_weights, plain_classifier
 from .views import BatchedViews, ClsBatchedViews
@@ -20,9 +33,14 @@ __all__ = [
     'DistillingClassifier',
     'EnsembleClassifier',
     'FeatureKL',
+    'IPIRMBYOL',
+    'IPIRMBarlowTwins',
     'IPIRMContrastiveHead',
+    'IPIRMCrossCorrelationHead',
     'IPIRMLatentHead',
     'IPIRMMixUpHead',
+    'IPIRMMoCoV3',
+    'IPIRMMoCoV3Head',
     'IPIRMSimCLR',
     'IPIRMSimCLRMixUp',
     'IPIRMSimSiam',

@@ -25,19 +25,42 @@ from runs import ROOT, Run, table_parser, train_all
 from ipirm_mm import cli
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER, read_fashion_mnist
 
-# Name of the row, config.
-METHODS = (
-    ('SimCLR', 'simclr'),
-    ('SimCLR, penalty alone', 'penalty_only'),
-    ('SimCLR, random partition', 'random_partition'),
-    ('SimCLR + IP-IRM, report', 'ipirm_simclr_report'),
-    ('SimCLR + IP-IRM, ours', 'ipirm_simclr'),
-    ('SimSiam', 'simsiam'),
-    ('SimSiam, penalty alone', 'simsiam_penalty_only'),
-    ('SimSiam, random partition', 'simsiam_random_partition'),
-    ('SimSiam + IP-IRM, report', 'ipirm_simsiam_report'),
-    ('SimSiam + IP-IRM, ours', 'ipirm_simsiam'),
-)
+# For each method, name and config of its rows.
+METHODS = {
+    'simclr': (
+        ('SimCLR', 'simclr'),
+        ('SimCLR, penalty alone', 'penalty_only'),
+        ('SimCLR, random partition', 'random_partition'),
+        ('SimCLR + IP-IRM, report', 'ipirm_simclr_report'),
+        ('SimCLR + IP-IRM, ours', 'ipirm_simclr'),
+    ),
+    'simsiam': (
+        ('SimSiam', 'simsiam'),
+        ('SimSiam, penalty alone', 'simsiam_penalty_only'),
+        ('SimSiam, random partition', 'simsiam_random_partition'),
+        ('SimSiam + IP-IRM, report', 'ipirm_simsiam_report'),
+        ('SimSiam + IP-IRM, ours', 'ipirm_simsiam'),
+    ),
+    # The report has no recipe for these.
+    'mocov3': (
+        ('MoCo v3', 'mocov3'),
+        ('MoCo v3, penalty alone', 'mocov3_penalty_only'),
+        ('MoCo v3, random partition', 'mocov3_random_partition'),
+        ('MoCo v3 + IP-IRM, ours', 'ipirm_mocov3'),
+    ),
+    'byol': (
+        ('BYOL', 'byol'),
+        ('BYOL, penalty alone', 'byol_penalty_only'),
+        ('BYOL, random partition', 'byol_random_partition'),
+        ('BYOL + IP-IRM, ours', 'ipirm_byol'),
+    ),
+    'barlowtwins': (
+        ('Barlow Twins', 'barlowtwins'),
+        ('Barlow Twins, penalty alone', 'barlowtwins_penalty_only'),
+        ('Barlow Twins, random partition', 'barlowtwins_random_partition'),
+        ('Barlow Twins + IP-IRM, ours', 'ipirm_barlowtwins'),
+    ),
+}
 COLUMNS = (
     ('name', 'method'),
     ('probe', 'linear probe'),
@@ -49,6 +72,13 @@ COLUMNS = (
 
 def parse_args() -> argparse.Namespace:
     parser = table_parser(__doc__, 'work_dirs/table3', (0, 1, 2))
+    parser.add_argument(
+        '--methods',
+        nargs='+',
+        choices=METHODS,
+        default=['simclr', 'simsiam'],
+        help='methods whose rows are made (default: simclr simsiam, those of the report)',
+    )
     parser.add_argument(
         '--images', type=int, default=10000, help='number of unlabeled images (default: 10000)'
     )
@@ -97,7 +127,7 @@ def main() -> None:
             Run('supervised', folder / 'supervised_tied', 100, seed, [tied]),
         )
         runs['supervised'].append(pair)
-        for name, config in METHODS:
+        for name, config in (row for method in args.methods for row in METHODS[method]):
             run = Run(config, folder / config, args.epochs, seed, data)
             runs.setdefault(name, []).append((run,))
     # Seed by seed, so that half the time gives a complete table of half the seeds.

@@ -17,7 +17,15 @@ DATA = Path(__file__).parents[1] / 'data'
 
 
 def reference(
-    z1, z2, assignments, num_subsets, temperature, irm_temperature, penalty, targets=None
+    z1,
+    z2,
+    assignments,
+    num_subsets,
+    temperature,
+    irm_temperature,
+    penalty,
+    targets=None,
+    negatives='both_views',
 ):
     """The definition: build each subset's logit table, scale it by a dummy, differentiate."""
     targets = targets or (z1, z2)
@@ -38,6 +46,11 @@ def reference(
                 columns += [(v, i) for v, i in rows if i != image]
                 table.append(torch.stack([anchor @ targets[v][i] for v, i in columns]))
             similarity = torch.stack(table)
+            if negatives == 'other_view':  # the other columns are not there
+                m = len(images)
+                view = torch.tensor([v for v, _ in rows])[:, None]
+                view_of_column = torch.tensor([-1] + [0] * (m - 1) + [1] * (m - 1))
+                similarity = similarity.masked_fill(view == view_of_column, -1e9)
             target = torch.zeros(len(rows), dtype=torch.long)
             losses.append(F.cross_entropy(similarity / temperature, target))
             shape = (1, similarity.shape[1]) if penalty == 'vector' else (1, 1)
@@ -230,13 +243,14 @@ def test_authors_functions(oracle, case, penalty, key, dtype):
         compare(torch.cat(grads), name, grad_tolerance)
 
 
+@pytest.mark.parametrize('negatives', ['both_views', 'other_view'])
 @pytest.mark.parametrize('penalty', ['vector', 'scalar'])
 @pytest.mark.parametrize('batch,num_subsets,partitions', [(2, 1, 1), (7, 2, 3), (12, 5, 2)])
 @pytest.mark.parametrize('temperature,irm_temperature', [(0.5, None), (0.1, 0.7)])
 def test_targets_of_their_own(
-    batch, num_subsets, partitions, temperature, irm_temperature, penalty
+    batch, num_subsets, partitions, temperature, irm_temperature, penalty, negatives
 ):
-    """SimSiam's contrast: anchors are predictions, positives and negatives projections."""
+    """SimSiam's and MoCo v3's contrast: anchors are predictions, all others projections."""
     generator = torch.Generator().manual_seed(batch)
     assignments = torch.randint(num_subsets, (partitions, batch), generator=generator)
     subset_ids = assignments + num_subsets * torch.arange(partitions)[:, None]
@@ -249,6 +263,7 @@ def test_targets_of_their_own(
         irm_temperature,
         penalty,
         targets=tuple(leaves[2:]),
+        negatives=negatives,
     )
     loss, pen = reference(
         *leaves[:2],
@@ -258,6 +273,7 @@ def test_targets_of_their_own(
         irm_temperature,
         penalty,
         targets=leaves[2:],
+        negatives=negatives,
     )
     torch.testing.assert_close(risks.loss, loss.flatten(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(risks.penalty, pen.flatten(), rtol=1e-10, atol=1e-10)
@@ -272,3 +288,27 @@ def test_targets_must_have_the_shape_of_the_anchors():
     z = unit(4, 3)
     with pytest.raises(ValueError, match='targets must be two tensors of shape'):
         contrastive_risks(z, z, torch.zeros(1, 4).long(), 1, targets=(z, z[:2]))
+
+
+@pytest.mark.parametrize('batch', [1, 2, 9])
+@pytest.mark.parametrize('temperature', [0.07, 1.0, 1e4])
+def test_negatives_of_the_other_view_are_two_cross_entropies(batch, temperature):
+    """MoCo v3's logits: predictions of one view against the targets of the other, B x B."""
+    p1, p2, t1, t2 = leaves = [unit(batch, 4, seed=seed).requires_grad_() for seed in range(4)]
+    ids = torch.zeros(1, batch).long()
+    loss = contrastive_risks(
+        p1, p2, ids, 1, temperature, penalty=None, targets=(t1, t2), negatives='other_view'
+    ).loss[0]
+    own = torch.arange(batch)
+    expected = sum(F.cross_entropy(p @ t.T / temperature, own) for p, t in ((p1, t2), (p2, t1)))
+    torch.testing.assert_close(loss, expected / 2, rtol=1e-10, atol=1e-10)
+    for ours, theirs in zip(
+        torch.autograd.grad(loss, leaves), torch.autograd.grad(expected / 2, leaves)
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_unknown_negatives():
+    z = unit(4, 3)
+    with pytest.raises(ValueError, match="negatives must be one of .* but is 'all'"):
+        contrastive_risks(z, z, torch.zeros(1, 4).long(), 1, negatives='all')

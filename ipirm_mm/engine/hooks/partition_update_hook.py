@@ -176,7 +176,7 @@ class PartitionUpdateHook(Hook):
         if not hasattr(model, 'partitions'):
             raise UserError(
                 f'PartitionUpdateHook needs an IP-IRM model, but the model is a '
-                f'{type(model).__name__}: set model.type to IPIRMSimCLR or IPIRMSimSiam, or '
+                f'{type(model).__name__}: set model.type to one, such as IPIRMSimCLR, or '
                 'remove the hook'
             )
         numbers = prepare_images(runner)

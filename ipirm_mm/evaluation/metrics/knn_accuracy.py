@@ -67,7 +67,7 @@ class KNNAccuracy(BaseMetric):
         for sample in data_samples:
             if 'feature' not in sample:
                 raise UserError(
-                    'KNNAccuracy needs the features that IPIRMSimCLR and IPIRMSimSiam give, but '
+                    'KNNAccuracy needs the features that models of IP-IRM give, but '
                     'the model gives none: use Accuracy for a classifier, or custom_hooks=[dict('
                     "type='KNNHook', ...)], which takes every model"
                 )

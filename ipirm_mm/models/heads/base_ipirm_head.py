@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.functional import SubsetRisks
+from ipirm_mm.functional import SubsetRisks, contrastive_risks
 from ipirm_mm.functional._common import PENALTIES
 from ipirm_mm.utils.deprecation import renamed_arguments
 
@@ -21,8 +21,8 @@ TwoViews = tuple[Tensor, Tensor]
 class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
     r"""Base of the heads of IP-IRM: the loss of the batch, and risks and penalties of subsets.
 
-    A head defines :meth:`base_loss` and :meth:`risks`. Let :math:`L` be the risk and
-    :math:`\Omega` the penalty of a subset:
+    A head defines :meth:`base_loss`, and :meth:`risks` if they are not contrastive. Let
+    :math:`L` be the risk and :math:`\Omega` the penalty of a subset:
 
     * ``objective='authors'`` (the code of Wang et al.): the method's own loss of the batch, plus
       the mean of :math:`L + \lambda_1 \Omega` over partitions and subsets. The batch as a whole
@@ -58,6 +58,8 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
     # Whether `objective='authors'` sums the partitions (the code of Wang et al. for MixUp) instead
     # of averaging them (their code without MixUp).
     sums_partitions = False
+    # Which views have the negatives of contrastive risks.
+    negatives = 'both_views'
 
     @renamed_arguments(
         reduction='objective',
@@ -123,11 +125,10 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
             1.0, max(0, passed) / (self.irm_rampup_epochs or 1)
         )
 
-    @abstractmethod
     def risks(
         self, anchors: TwoViews, targets: TwoViews | None, subset_ids: Tensor, num_subsets: int
     ) -> SubsetRisks:
-        """Compute the risk and penalty of each subset of the batch.
+        """Compute the risk and penalty of each subset of the batch; here, the contrastive ones.
 
         Args:
             anchors: Two views of the batch, each ``(B, D)``, rows of unit norm.
@@ -140,6 +141,16 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
         Returns:
             :class:`~ipirm_mm.functional.SubsetRisks` with fields of shape ``(S,)``.
         """
+        return contrastive_risks(
+            *anchors,
+            subset_ids,
+            num_subsets,
+            self.temperature,
+            self.irm_temperature,
+            self.current_penalty,
+            targets=targets,
+            negatives=self.negatives,
+        )
 
     @abstractmethod
     def base_loss(self, anchors: TwoViews, targets: TwoViews | None, risks: SubsetRisks) -> Tensor:

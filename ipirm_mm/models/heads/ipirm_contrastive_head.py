@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from ipirm_mm.functional import SubsetRisks, contrastive_risks
+from ipirm_mm.functional import SubsetRisks
 
 from .base_ipirm_head import BaseIPIRMHead, TwoViews
 
@@ -18,20 +18,6 @@ class IPIRMContrastiveHead(BaseIPIRMHead):
     Eq. 1 and 2). The method's own loss is the risk of the whole batch. The arguments are those of
     :class:`BaseIPIRMHead`.
     """
-
-    def risks(
-        self, anchors: TwoViews, targets: TwoViews | None, subset_ids: Tensor, num_subsets: int
-    ) -> SubsetRisks:
-        """Compute contrastive risks and penalties; see :meth:`BaseIPIRMHead.risks`."""
-        return contrastive_risks(
-            *anchors,
-            subset_ids,
-            num_subsets,
-            self.temperature,
-            self.irm_temperature,
-            self.current_penalty,
-            targets=targets,
-        )
 
     def base_loss(self, anchors: TwoViews, targets: TwoViews | None, risks: SubsetRisks) -> Tensor:
         """Return the risk of the whole batch; see :meth:`BaseIPIRMHead.base_loss`."""

@@ -70,7 +70,8 @@ class BaseIPIRM(BaseSelfSupervisor, metaclass=ABCMeta):
 
         Returns:
             Anchors, and the targets that they are compared with: two views each, ``(B, D)``, rows
-            of unit norm. Targets are None if the anchors are compared with each other.
+            of unit norm unless the head asks for others. Targets are None if the anchors are
+            compared with each other.
         """
 
     def project(self, inputs: Tensor) -> Tensor:

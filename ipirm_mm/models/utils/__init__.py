@@ -22,6 +22,7 @@ from .label_rules import (
     stack_scores,
     wrong_labels,
 )
+from .momentum_encoder import MomentumEncoder
 from .pooling import pool_last, pooled_feature, run_wrapped_classifier, whole_images
 from .sample_indices import sample_indices
 from .weights import CheckedPretrained, load_state, load_weights, plain_state, unwrapped_state
@@ -30,6 +31,7 @@ __all__ = [
     'SCORE_KINDS',
     'CheckedPretrained',
     'LabelRule',
+    'MomentumEncoder',
     'as_names',
     'candidate_channels',
     'candidate_sizes',
