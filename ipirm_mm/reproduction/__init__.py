@@ -3,7 +3,8 @@
 from .chain import Chain, Step
 from .cost import CARD_TFLOPS, training_operations
 from .rehearsal import write_rehearsal_configs
-from .targets import CARDS, TARGETS, Row, add_target, check_target, read_models, table_of
+from .results import Row, table_of
+from .targets import CARDS, TARGETS, add_target, check_target, read_models
 
 __all__ = [
     'CARDS',

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mmengine
-import torch
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import load_predictions
 from ipirm_mm.resources import resource_root
 
 from .chain import Chain
+from .results import Row
 
 TEN_CROPS = ('--tta-crops', 'ten', '--tta-policy', 'tsharpen')
 STANDS_FOR = re.compile(r'Report, Table (\d), row "(.*)"')
@@ -24,27 +22,52 @@ REPORTED = 'Top 1 Accuracy (report, not reproduced)'
 REPORTED_TTA = 'Top 1 Accuracy with TTA (report, not reproduced)'
 CARDS = (16, 32)
 FINAL = 'ensemble_final'
-# Rows that the report does not have, by table: what they tell, and the config.
-CONTROLS: dict[int, tuple[tuple[str, str], ...]] = {
-    4: (('from Stage I, no teacher (control)', 'teacher_r50'),),
+# Rows that the report does not have: what they are, and the config.
+BESIDE: dict[str, tuple[tuple[str, str], ...]] = {
+    'table3': tuple(
+        row
+        for base, name in (('SimCLR', 'simclr'), ('SimSiam', 'simsiam'))
+        for row in (
+            (f'{base}, penalty alone (control)', f'linear_{name}_r50_penalty_only'),
+            (f'{base}, random partitions (control)', f'linear_{name}_r50_random_partition'),
+            (f'{base}+IP-IRM, Eq. 2 and 3 to the letter', f'linear_ipirm_{name}_r50_report'),
+            (f'{base}+IP-IRM, our recipe', f'linear_ipirm_{name}_r50_ours'),
+            (
+                f'{base}, our recipe, penalty alone (control)',
+                f'linear_{name}_r50_ours_penalty_only',
+            ),
+            (
+                f'{base}, our recipe, random partition (control)',
+                f'linear_{name}_r50_ours_random_partition',
+            ),
+        )
+    ),
+    'table4': (('from Stage I, no teacher (control)', 'teacher_r50'),),
+    'table4_equal': (
+        ('OFD, all stages', 'ofd_r50_224'),
+        ('OFD, last stage', 'ofd_last_r50_224'),
+        ('KL, logits', 'kl_r50_equal_weights'),
+        ('KL, features', 'feature_kl_r50'),
+        ('CRD with KL', 'crd_kl_r50_224'),
+        ('CRD', 'crd_r50_224'),
+        ('DKD (not in the report)', 'dkd_r50'),
+        ('DIST (not in the report)', 'dist_r50'),
+        ('from Stage I, no teacher (control)', 'teacher_r50'),
+    ),
+    'table4_frozen': (
+        ('OFD, all stages', 'ofd_r50_stage1_teacher'),
+        ('OFD, last stage', 'ofd_last_r50_stage1_teacher'),
+        ('KL, features', 'feature_kl_r50_stage1_teacher'),
+        ('CRD', 'crd_r50_stage1_teacher'),
+        ('from Stage I, no teacher (control)', 'teacher_r50'),
+    ),
 }
-
-
-class Row(NamedTuple):
-    """A row of a table.
-
-    Attributes:
-        name: What the row is.
-        report: Accuracy in the report, in percent; None if the report does not have the row.
-        files: Files of this project's accuracies, by column: JSON of ``tools/test.py``, or
-            predictions.
-        report_tta: Accuracy in the report with test-time augmentation. Defaults to None.
-    """
-
-    name: str
-    report: float | None
-    files: dict[str, Path]
-    report_tta: float | None = None
+# Encoders of Figure 2: name, config. The last one of (a) is the control.
+FIGURE_2 = (
+    ('SimCLR', 'simclr_r50'),
+    ('IP-IRM', 'ipirm_simclr_r50'),
+    ('SimCLR, penalty alone', 'simclr_r50_penalty_only'),
+)
 
 
 class Model(NamedTuple):
@@ -158,13 +181,19 @@ def single_model(chain: Chain, model: Model, views: bool = True) -> Row:
 
 
 def table_rows(chain: Chain, table: int, views: bool = False) -> Iterator[Row]:
-    """Rows of single models, then of their controls."""
-    models = read_models()
-    for model in models.values():
+    """Rows of single models of a table of the report, then those beside it."""
+    for model in read_models().values():
         if model.table == table:
             yield single_model(chain, model, views)
-    for name, config in CONTROLS.get(table, ()):
-        yield single_model(chain, models[config]._replace(row=name, report=None), views)
+    yield from rows_beside(chain, f'table{table}')
+
+
+def rows_beside(chain: Chain, table: str) -> Iterator[Row]:
+    """Rows that the report does not have."""
+    models = read_models()
+    for name, config in BESIDE.get(table, ()):
+        model = models[config]._replace(row=name, report=None, report_tta=None)
+        yield single_model(chain, model, views=False)
 
 
 def predict(chain: Chain, name: str, split: str) -> Path:
@@ -246,6 +275,30 @@ def table_4(chain: Chain) -> Iterator[Row]:
     return table_rows(chain, 4)
 
 
+def table_4_equal(chain: Chain) -> Iterator[Row]:
+    """The losses of Table 4 at one resolution and with one weight of the cross-entropy."""
+    return rows_beside(chain, 'table4_equal')
+
+
+def table_4_frozen(chain: Chain) -> Iterator[Row]:
+    """The losses of Table 4 that need no classes, with the encoder of Stage I as teacher."""
+    return rows_beside(chain, 'table4_frozen')
+
+
+def figure_2(chain: Chain) -> Iterator[Row]:
+    """Figures 2 (a) and 2 (b), for ResNet-50."""
+    for letter, shown in (('a', FIGURE_2), ('b', FIGURE_2[:2])):
+        checkpoints = [chain.train(config) for _, config in shown]
+        words = [
+            f'{chain.find(config)}:{checkpoint}'
+            for (_, config), checkpoint in zip(shown, checkpoints)
+        ]
+        out = chain.work_dirs / f'figure2{letter}.png'
+        words += ['--names', *(name for name, _ in shown), '--out', str(out)]
+        chain.tool(f'Figure 2 ({letter})', f'analysis/figure2{letter}.py', words, out, checkpoints)
+    return iter(())
+
+
 def final_submission(chain: Chain) -> Iterator[Row]:
     """The submission: members trained on train and val, with the weights of Table 2."""
     fitted = 'ensemble_5_weighted'
@@ -264,56 +317,8 @@ TARGETS: dict[str, Callable[[Chain], Iterator[Row]]] = {
     'table2': table_2,
     'table3': table_3,
     'table4': table_4,
+    'table4_equal': table_4_equal,
+    'table4_frozen': table_4_frozen,
+    'figure2': figure_2,
     'submission': final_submission,
 }
-
-
-def accuracy(path: Path) -> float | None:
-    """Read an accuracy.
-
-    Args:
-        path: JSON of ``tools/test.py``, or predictions of images with labels.
-
-    Returns:
-        Percent; None if the file is not there.
-
-    Raises:
-        UserError: If the file holds no accuracy.
-    """
-    if not path.exists():
-        return None
-    if path.suffix != '.json':
-        return 100 * float(load_predictions(str(path)).correct().to(torch.float64).mean())
-    found = json.loads(path.read_text()).get('accuracy/top1')
-    if found is None:
-        raise UserError(f'{path} holds no accuracy/top1: remove it, and run the command again')
-    return float(found)
-
-
-def table_of(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Make the table of a target, as far as its files are there.
-
-    Args:
-        rows: The rows.
-
-    Returns:
-        Rows and columns for :func:`~ipirm_mm.visualization.tables.format_table`.
-    """
-    columns = [('name', 'row'), ('report', 'report'), ('here', 'here')]
-    if any(row.report_tta is not None for row in rows):
-        columns += [('report_tta', 'report, TTA')]
-    if any('here_tta' in row.files for row in rows):
-        columns += [('here_tta', 'here, ten crops')]
-    cells = []
-    for row in rows:
-        cell: dict[str, Any] = dict(name=row.name, report=decimals(row.report))
-        cell['report_tta'] = decimals(row.report_tta)
-        for column, path in row.files.items():
-            cell[column] = decimals(accuracy(path))
-        cells.append(cell)
-    return cells, columns
-
-
-def decimals(value: float | None) -> str | None:
-    """Write an accuracy with two decimals, as the report does."""
-    return None if value is None else f'{value:.2f}'

@@ -26,6 +26,7 @@ from ipirm_mm.evaluation import LinearProbe, extract_features, format_interval, 
 from ipirm_mm.functional import merge_scores
 from ipirm_mm.models.tta import ScoreMergingTTA, tta_pipeline
 from ipirm_mm.models.utils import load_classifier
+from ipirm_mm.reproduction import read_models
 from ipirm_mm.utils import atomic_write
 from ipirm_mm.visualization import format_markdown, format_table
 
@@ -197,6 +198,19 @@ def gain_cells(values: np.ndarray, reference: np.ndarray) -> dict[str, str]:
     return dict(
         gain=mean_and_range(gains, '+.1f'), above=f'{int((gains > 0).sum())} of {len(gains)}'
     )
+
+
+def add_report(rows: Sequence[dict[str, Any]], configs: Mapping[str, str]) -> None:
+    """Add the accuracies of the report, which are of the challenge's images.
+
+    Args:
+        rows: Rows of a table; those that the report has get ``report``.
+        configs: The config of a row of the report, by the name of the row here.
+    """
+    models = read_models()
+    for row in rows:
+        if row['name'] in configs:
+            row['report'] = models[configs[row['name']]].report
 
 
 def save_table(

@@ -15,7 +15,14 @@ import argparse
 from typing import Any
 
 import torch
-from evaluation import evaluate_encoder, load, mean_and_range, save_table, tinted_features
+from evaluation import (
+    add_report,
+    evaluate_encoder,
+    load,
+    mean_and_range,
+    save_table,
+    tinted_features,
+)
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmpretrain import get_model
@@ -61,8 +68,17 @@ METHODS = {
         ('Barlow Twins + IP-IRM, ours', 'ipirm_barlowtwins'),
     ),
 }
+# Rows of the report's Table 3.
+REPORTED = {
+    'supervised': 'supervised_r50',
+    'SimCLR': 'linear_simclr_r50',
+    'SimSiam': 'linear_simsiam_r50',
+    'SimCLR + IP-IRM, report': 'linear_ipirm_simclr_r50',
+    'SimSiam + IP-IRM, report': 'linear_ipirm_simsiam_r50',
+}
 COLUMNS = (
     ('name', 'method'),
+    ('report', 'report (ImageNet)'),
     ('probe', 'linear probe'),
     ('shifted', 'linear probe, color shifted'),
     ('knn', 'k-NN'),
@@ -157,6 +173,7 @@ def main() -> None:
         for key in by_seed[0]:
             row[key] = mean_and_range([100 * float(result[key].mean()) for result in by_seed])
         rows.append(row)
+    add_report(rows, REPORTED)
     save_table(args.work_dir / 'table3.md', rows, COLUMNS)
     print(f'\n{args.work_dir}/table3.md: mean over seeds {args.seeds} (lowest to highest)')
 
