@@ -1,0 +1,457 @@
+"""Compare settings of Stage I over seeds, quickly: no runner, no data workers, all in memory.
+
+    python projects/laptop/lab.py --methods penalty ours --seeds 0 1 2 --set subsets=50 crop=0.3
+    python projects/laptop/lab.py --table --split test
+
+Trains the network of configs/quickstart/ipirm_simclr.py, with the settings of --set, on the 4,000
+embedded images, and evaluates it like the demo. Each run is one line of a file, and runs that
+the file has already are skipped. Choose settings on the split 'val' and report the split 'test'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from evaluation import NUM_DRAWS
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import set_random_seed
+from mmpretrain import get_model
+from runs import ROOT
+from torch import Tensor
+
+from ipirm_mm import cli
+from ipirm_mm.datasets import FashionMNIST50, TintByFactor
+from ipirm_mm.evaluation import LinearProbe, knn_predict
+from ipirm_mm.functional import mutual_information
+from ipirm_mm.models.utils import pooled_feature
+from ipirm_mm.models.views.batched_views import make_view
+from ipirm_mm.models.views.draws import split_mix
+from ipirm_mm.partition import PartitionSolver
+from ipirm_mm.visualization import format_markdown
+
+RESULTS = ROOT / 'projects/laptop/results/lab.jsonl'
+METHODS = {
+    'simclr': 'SimCLR',
+    'penalty': 'penalty alone (control)',
+    'random': 'random partition (control)',
+    'factor': 'true color',
+    'ours': 'ours',
+}
+# Settings and their defaults, those of the quickstart configs.
+DEFAULTS: dict[str, Any] = dict(
+    tint=True,  # whether images are tinted by the hidden factor
+    epochs=20,
+    batch=256,
+    lr=1e-3,
+    crop=0.4,  # the smallest area of a crop
+    flip=0.5,
+    norm='GN',  # of the encoder
+    neck_norm='GN',  # of the projector
+    last_bn=False,  # a normalization after the last layer of the projector
+    width=32,  # of the first convolution; 2 and 4 times that follow
+    hidden=128,  # width of the projector's hidden layer
+    out=64,  # width of the projections
+    temperature=0.5,
+    warmup=5,  # epochs without a penalty, after which the partition is found
+    weight=2.0,  # lambda 1
+    penalty='vector',
+    subsets=20,  # K
+    features='projection',  # what k-means divides: projection or backbone
+    num_draws=1,  # pairs of views that features are averaged over
+    refine=0,  # epoch at which the partition is found anew, in place of the first; 0: never
+)
+# Settings that a method does not have.
+UNUSED = dict(
+    simclr=('warmup', 'weight', 'penalty', 'subsets', 'features', 'num_draws', 'refine'),
+    penalty=('subsets', 'features', 'num_draws', 'refine'),
+    random=('features', 'num_draws', 'refine'),
+    factor=('subsets', 'features', 'num_draws', 'refine'),
+    ours=(),
+)
+METRICS = ('probe', 'shifted', 'knn', 'color')
+COLUMNS = (
+    ('name', 'method'),
+    ('settings', 'settings'),
+    ('seeds', 'seeds'),
+    ('probe', 'probe'),
+    ('shifted', 'shifted'),
+    ('knn', 'k-NN'),
+    ('color', 'color read out'),
+    ('bits', 'bits: color, class'),
+    ('gain', 'gain'),
+    ('p', 'p'),
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
+    parser.add_argument('--seeds', type=int, nargs='+', default=[100, 101, 102])
+    parser.add_argument('--split', choices=('val', 'test'), default='val')
+    parser.add_argument(
+        '--set', nargs='+', default=[], metavar='KEY=VALUE[,VALUE]',
+        help=f'settings: {list(DEFAULTS)}; of several values, every combination is run',
+    )  # fmt: skip
+    parser.add_argument('--file', type=Path, default=RESULTS, help='one JSON line per run')
+    parser.add_argument('--table', action='store_true', help='train nothing, print the table')
+    parser.add_argument(
+        '--metric', choices=METRICS, default='shifted', help='metric of gain and p'
+    )
+    parser.add_argument(
+        '--control', nargs='+', default=[], metavar='KEY=VALUE',
+        help='settings of the control, by default those of the row, with method=penalty',
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def parse_settings(pairs: Sequence[str]) -> list[dict[str, Any]]:
+    """Read ``key=value`` pairs, every combination; values are JSON, or else text."""
+    settings: dict[str, list[Any]] = {}
+    for pair in pairs:
+        key, _, text = pair.partition('=')
+        if key not in DEFAULTS and key != 'method':
+            raise SystemExit(f'error: no setting is called {key!r}, but: {", ".join(DEFAULTS)}')
+        settings[key] = []  # a later pair replaces an earlier one
+        for value in text.split(','):
+            try:
+                settings[key].append(json.loads(value))
+            except json.JSONDecodeError:
+                settings[key].append(value)
+    return [dict(zip(settings, values)) for values in itertools.product(*settings.values())]
+
+
+def settings_of(method: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All settings that a method has; the others are left out."""
+    settings = {key: given.get(key, value) for key, value in DEFAULTS.items()}
+    return dict(
+        method=method, **{k: v for k, v in settings.items() if k not in UNUSED[method]}
+    )
+
+
+class Images:
+    """Images of a split in memory.
+
+    Args:
+        split: Name of the split.
+        tint: Whether they are tinted.
+        follow: Fraction of the images whose color follows from their class. Defaults to 0.
+        seed: Seed of the colors. Defaults to 0.
+    """
+
+    def __init__(self, split: str, tint: bool, follow: float = 0.0, seed: int = 0) -> None:
+        dataset = FashionMNIST50(split=split)
+        dataset.full_init()
+        transform = TintByFactor(follow=follow, seed=seed)
+        images = []
+        self.factor = torch.zeros(len(dataset), dtype=torch.long)
+        for number in range(len(dataset)):
+            data = dataset.get_data_info(number)
+            if tint:
+                data = transform(data)
+                self.factor[number] = data['factor']
+            images.append(data['img'])
+        # Loaded as BGR.
+        self.x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).flip(1).contiguous()
+        self.y = torch.tensor([dataset.get_data_info(n)['gt_label'] for n in range(len(dataset))])
+
+
+_LOADED: dict[tuple, Images] = {}
+
+
+def load(*key: Any) -> Images:
+    """The images of these arguments, read once."""
+    if key not in _LOADED:
+        _LOADED[key] = Images(*key)
+    return _LOADED[key]
+
+
+def build(settings: dict[str, Any]) -> Any:
+    """The network of the quickstart with other settings."""
+    config = Config.fromfile(ROOT / 'configs/quickstart/ipirm_simclr.py')
+    model = config.model
+    norms = dict(GN=dict(type='GN', num_groups=8), BN=dict(type='BN'))
+    neck_norms = dict(GN=dict(type='GN', num_groups=8), BN=dict(type='BN1d'))
+    width = settings['width']
+    model.backbone.channels = (width, 2 * width, 4 * width)
+    model.backbone.norm_cfg = norms[settings['norm']]
+    model.neck.in_channels = 4 * width
+    model.neck.hid_channels = settings['hidden']
+    model.neck.out_channels = settings['out']
+    model.neck.norm_cfg = neck_norms[settings['neck_norm']]
+    model.neck.with_last_bn = settings['last_bn']
+    model.head.temperature = settings['temperature']
+    model.head.irm_weight = settings.get('weight', 0.0)
+    model.head.irm_warmup_epochs = settings.get('warmup', 0)
+    model.head.penalty = settings.get('penalty', 'vector')
+    model.head.penalize_batch = settings['method'] == 'penalty'
+    crop, flip = config.view_pipeline
+    crop.crop_ratio_range = (settings['crop'], 1.0)
+    flip.prob = settings['flip']
+    config.data_preprocessor.transforms = [[crop, flip]]
+    network = get_model(config, device='cpu')
+    network.init_weights()
+    return network
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        settings: See ``DEFAULTS``; and ``method``.
+        seed: Seed of the run.
+    """
+
+    #: Weights after the warm-up, which methods share: their steps up to there are the same.
+    warmed_up: dict[str, dict[str, Any]] = {}
+
+    def __init__(self, settings: dict[str, Any], seed: int) -> None:
+        self.settings, self.seed = settings, seed
+        set_random_seed(seed)
+        self.model = build(settings).to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=settings['lr'], weight_decay=1e-6
+        )
+        self.images = load('unlabeled', settings['tint'])
+        self.partition: Tensor | None = None
+
+    def views(self, index: Tensor, epoch: int) -> list[Tensor]:
+        """The views of images ``index``, which depend on seed, epoch and image only."""
+        run = (self.seed << 40) + (epoch << 20)
+        seeds = split_mix(split_mix(index + run))
+        preprocessor = self.model.data_preprocessor
+        return [
+            make_view(self.images.x[index], split_mix(seeds + n), steps, True,
+                      preprocessor._normalize)
+            for n, steps in enumerate(preprocessor.views)
+        ]  # fmt: skip
+
+    @torch.no_grad()
+    def features(self, epoch: int) -> Tensor:
+        """Features of both views of all images, ``(2, N, D)``, for the partition."""
+        self.model.eval()
+        project: Callable = self.model.project
+        if self.settings.get('features') == 'backbone':
+
+            def project(x: Tensor) -> Tensor:
+                return torch.nn.functional.normalize(pooled_feature(self.model, x))
+
+        parts = []
+        for index in torch.arange(len(self.images.x)).split(500):
+            draws = [
+                torch.stack([project(view) for view in self.views(index, epoch + 1000 * draw)])
+                for draw in range(self.settings.get('num_draws', 1))
+            ]
+            parts.append(torch.stack(draws).mean(0))
+        self.model.train()
+        return torch.cat(parts, 1)
+
+    def find_partition(self, epoch: int) -> None:
+        """Divide the images as the method says."""
+        method = self.settings['method']
+        strategy = 'kmeans' if method == 'ours' else method
+        solver = PartitionSolver(self.settings.get('subsets', 10), strategy=strategy)
+        result = solver.solve(
+            *self.features(epoch), seed=self.seed + epoch, factor=self.images.factor
+        )
+        self.partition = result.assignment
+
+    def train(self) -> None:
+        """Train all epochs."""
+        settings, head = self.settings, self.model.head
+        self.model.train()
+        finds = settings['method'] in ('random', 'factor', 'ours')
+        subsets = settings.get('subsets', 10)
+        warmup = settings.get('warmup', 0)
+        unused = ('method', *UNUSED['simclr'], 'epochs')
+        shared = {k: v for k, v in settings.items() if k not in unused}
+        key = json.dumps([shared, warmup, self.seed])
+        begin = warmup if key in self.warmed_up else 0
+        if begin:
+            self.model.load_state_dict(self.warmed_up[key]['model'])
+            self.optimizer.load_state_dict(copy.deepcopy(self.warmed_up[key]['optimizer']))
+        for epoch in range(begin, settings['epochs']):
+            if epoch == warmup:
+                state = dict(
+                    model=self.model.state_dict(), optimizer=self.optimizer.state_dict()
+                )
+                self.warmed_up[key] = copy.deepcopy(state)
+            head.set_epoch(epoch)
+            if finds and epoch in (settings['warmup'], settings.get('refine') or -1):
+                self.find_partition(epoch)
+            generator = torch.Generator().manual_seed(self.seed * 1000 + epoch)
+            order = torch.randperm(len(self.images.x), generator=generator)
+            for index in order.split(settings['batch']):
+                if len(index) < settings['batch']:
+                    break
+                anchors, _ = self.model.project_views(self.views(index, epoch))
+                found = torch.zeros(0, len(index), dtype=torch.long)
+                if self.partition is not None:
+                    found = self.partition[index][None]
+                self.optimizer.zero_grad()
+                head.loss(anchors, None, found, subsets)['loss'].backward()
+                self.optimizer.step()
+
+
+@torch.no_grad()
+def encode(model: Any, images: Images) -> Tensor:
+    """Pooled features of whole images, ``(N, D)``."""
+    model.eval()
+    normalize = model.data_preprocessor._normalize
+    return torch.cat([pooled_feature(model, normalize(x.float())) for x in images.x.split(500)])
+
+
+def evaluate(model: Any, split: str, tint: bool) -> dict[str, float]:
+    """Accuracies in percent; see :func:`evaluation.evaluate_encoder`."""
+    correct: dict[str, list[float]] = {}
+    for draw in range(NUM_DRAWS if tint else 1):
+        free = load('train', tint, 0.0, 10 * draw + 1)
+        tied = load('train', tint, 0.9, 10 * draw + 2)
+        test = load(split, tint, 0.0, 10 * draw + 3)
+        x_free, x_test = encode(model, free), encode(model, test)
+        found = dict(knn=knn_predict(x_free, free.y, x_test, k=20).argmax(1) == test.y)
+        found['probe'] = LinearProbe().fit(x_free, free.y).predict(x_test) == test.y
+        if tint:
+            x_tied = encode(model, tied)
+            found['shifted'] = LinearProbe().fit(x_tied, tied.y).predict(x_test) == test.y
+            probe = LinearProbe().fit(x_free, free.factor)
+            found['color'] = probe.predict(x_test) == test.factor
+        for name, hits in found.items():
+            correct.setdefault(name, []).append(100 * float(hits.float().mean()))
+    return {name: round(float(np.mean(values)), 3) for name, values in correct.items()}
+
+
+def run(settings: dict[str, Any], seed: int, split: str) -> dict[str, Any]:
+    """Train and evaluate once; returns the line of the file."""
+    began = time.perf_counter()
+    trainer = Trainer(settings, seed)
+    trainer.train()
+    record = dict(settings=settings, seed=seed, split=split)
+    record.update(evaluate(trainer.model, split, settings['tint']))
+    if trainer.partition is not None:
+        for name, known in (('color', trainer.images.factor), ('class', trainer.images.y)):
+            bits = float(mutual_information(trainer.partition, known))
+            record[f'bits_{name}'] = round(bits, 3)
+    record['seconds'] = round(time.perf_counter() - began, 1)
+    return record
+
+
+def paired_p(differences: Sequence[float]) -> float:
+    """Two-sided p value of Student's paired t test.
+
+    With t = sqrt(n) tan(a), its density becomes a power of the cosine of a, integrated here.
+
+    Args:
+        differences: One per seed, at least two.
+    """
+    freedom = len(differences) - 1
+    error = np.std(differences, ddof=1) / math.sqrt(len(differences))
+    angle = np.arctan2(abs(np.mean(differences)), error * math.sqrt(freedom))
+    tail, whole = (
+        np.trapezoid(np.cos(x) ** (freedom - 1), x)
+        for x in (np.linspace(low, np.pi / 2, 20001) for low in (angle, 0.0))
+    )
+    return float(tail / whole)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The runs of a file; none if there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def same(record: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether a run has these settings; what its line does not have was the default."""
+    return settings_of(record['settings']['method'], record['settings']) == settings
+
+
+def table(
+    records: list[dict[str, Any]], metric: str, control: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Rows: means over seeds, and the paired difference to the control."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        settings = settings_of(record['settings']['method'], record['settings'])
+        groups.setdefault(json.dumps(settings), []).append(record)
+    rows = []
+    for key, group in groups.items():
+        settings = json.loads(key)
+        row: dict[str, Any] = dict(
+            name=METHODS[settings['method']],
+            settings=', '.join(
+                f'{k}={v}' for k, v in settings.items() if v != DEFAULTS.get(k, v)
+            ),
+            seeds=len(group),
+        )
+        for name in METRICS:
+            values = [record[name] for record in group if name in record]
+            if values:
+                spread = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
+                row[name] = f'{np.mean(values):.1f}{spread}'
+        if 'bits_color' in group[0]:
+            row['bits'] = ', '.join(
+                f'{np.mean([record[f"bits_{n}"] for record in group]):.2f}'
+                for n in ('color', 'class')
+            )
+        wanted = settings_of(control.get('method', 'penalty'), {**settings, **control})
+        reference = {r['seed']: r[metric] for r in records if same(r, wanted) and metric in r}
+        gains = [
+            record[metric] - reference[record['seed']]
+            for record in group
+            if record['seed'] in reference
+        ]
+        if gains and settings != wanted:
+            row['gain'] = f'{np.mean(gains):+.1f}'
+            if len(gains) > 1:
+                row['p'] = f'{paired_p(gains):.2g}'
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    args = parse_args()
+    MMLogger.get_instance('mmengine', log_level='ERROR')
+    combinations = parse_settings(args.set)
+    records = read(args.file)
+    if args.table:
+        chosen = [
+            r
+            for r in records
+            if r['split'] == args.split
+            and r['seed'] in args.seeds
+            and r['settings']['method'] in args.methods
+            and any(
+                all(r['settings'].get(k, v) == v for k, v in given.items())
+                for given in combinations
+            )
+        ]
+        (control,) = parse_settings(args.control)
+        print(format_markdown(table(chosen, args.metric, control), COLUMNS))
+        return
+    args.file.parent.mkdir(parents=True, exist_ok=True)
+    for seed, given, method in itertools.product(args.seeds, combinations, args.methods):
+        settings = settings_of(method, given)
+        if any(
+            r['seed'] == seed and r['split'] == args.split and same(r, settings) for r in records
+        ):
+            continue
+        record = run(settings, seed, args.split)
+        records.append(record)
+        with open(args.file, 'a') as file:
+            file.write(json.dumps(record) + '\n')
+        print({k: v for k, v in record.items() if k != 'settings'}, given, method, flush=True)
+
+
+if __name__ == '__main__':
+    cli.run(main)
