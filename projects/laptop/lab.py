@@ -16,7 +16,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,29 +55,20 @@ DEFAULTS: dict[str, Any] = dict(
     batch=256,
     lr=1e-3,
     bf16=False,  # convolutions and linear layers in bfloat16; twice as fast on some processors
-    crop=0.4,  # the smallest area of a crop
-    flip=0.5,
-    norm='GN',  # of the encoder
-    neck_norm='GN',  # of the projector
-    last_bn=False,  # a normalization after the last layer of the projector
-    width=32,  # of the first convolution; 2 and 4 times that follow
-    hidden=128,  # width of the projector's hidden layer
-    out=64,  # width of the projections
+    crop=0.4,  # smallest area of a crop
+    norm='GN',  # of the encoder; or BN
+    neck_norm='GN',  # of the projector; or BN
     temperature=0.5,
     warmup=5,  # epochs without a penalty, after which the partition is found
     weight=2.0,  # lambda 1
-    penalty='vector',
-    subsets=20,  # K
-    features='projection',  # what k-means divides: projection or backbone
-    num_draws=1,  # pairs of views that features are averaged over
-    refine=0,  # epoch at which the partition is found anew, in place of the first; 0: never
+    subsets=20,  # K; the true color has 10
 )
 # Settings that a method does not have.
 UNUSED = dict(
-    simclr=('warmup', 'weight', 'penalty', 'subsets', 'features', 'num_draws', 'refine'),
-    penalty=('subsets', 'features', 'num_draws', 'refine'),
-    random=('features', 'num_draws', 'refine'),
-    factor=('subsets', 'features', 'num_draws', 'refine'),
+    simclr=('warmup', 'weight', 'subsets'),
+    penalty=('subsets',),
+    random=(),
+    factor=('subsets',),
     ours=(),
 )
 METRICS = ('probe', 'shifted', 'knn', 'color')
@@ -137,9 +128,7 @@ def parse_settings(pairs: Sequence[str]) -> list[dict[str, Any]]:
 def settings_of(method: str, given: dict[str, Any]) -> dict[str, Any]:
     """All settings that a method has; the others are left out."""
     settings = {key: given.get(key, value) for key, value in DEFAULTS.items()}
-    return dict(
-        method=method, **{k: v for k, v in settings.items() if k not in UNUSED[method]}
-    )
+    return dict(method=method, **{k: v for k, v in settings.items() if k not in UNUSED[method]})
 
 
 class Images:
@@ -183,25 +172,15 @@ def build(settings: dict[str, Any]) -> Any:
     """The network of the quickstart with other settings."""
     config = Config.fromfile(ROOT / 'configs/quickstart/ipirm_simclr.py')
     model = config.model
-    norms = dict(GN=dict(type='GN', num_groups=8), BN=dict(type='BN'))
-    neck_norms = dict(GN=dict(type='GN', num_groups=8), BN=dict(type='BN1d'))
-    width = settings['width']
-    model.backbone.channels = (width, 2 * width, 4 * width)
-    model.backbone.norm_cfg = norms[settings['norm']]
-    model.neck.in_channels = 4 * width
-    model.neck.hid_channels = settings['hidden']
-    model.neck.out_channels = settings['out']
-    model.neck.norm_cfg = neck_norms[settings['neck_norm']]
-    model.neck.with_last_bn = settings['last_bn']
+    groups = dict(type='GN', num_groups=8)
+    model.backbone.norm_cfg = dict(type='BN') if settings['norm'] == 'BN' else groups
+    model.neck.norm_cfg = dict(type='BN1d') if settings['neck_norm'] == 'BN' else groups
     model.head.temperature = settings['temperature']
     model.head.irm_weight = settings.get('weight', 0.0)
     model.head.irm_warmup_epochs = settings.get('warmup', 0)
-    model.head.penalty = settings.get('penalty', 'vector')
     model.head.penalize_batch = settings['method'] == 'penalty'
-    crop, flip = config.view_pipeline
-    crop.crop_ratio_range = (settings['crop'], 1.0)
-    flip.prob = settings['flip']
-    config.data_preprocessor.transforms = [[crop, flip]]
+    config.view_pipeline[0].crop_ratio_range = (settings['crop'], 1.0)
+    config.data_preprocessor.transforms = [config.view_pipeline]
     network = get_model(config, device='cpu')
     network.init_weights()
     return network
@@ -231,42 +210,28 @@ class Trainer:
 
     def views(self, index: Tensor, epoch: int) -> list[Tensor]:
         """The views of images ``index``, which depend on seed, epoch and image only."""
-        run = (self.seed << 40) + (epoch << 20)
-        seeds = split_mix(split_mix(index + run))
+        seeds = split_mix(split_mix(index + (self.seed << 40) + (epoch << 20)))
         preprocessor = self.model.data_preprocessor
+        finish = preprocessor._normalize
         return [
-            make_view(self.images.x[index], split_mix(seeds + n), steps, True,
-                      preprocessor._normalize)
-            for n, steps in enumerate(preprocessor.views)
-        ]  # fmt: skip
+            make_view(self.images.x[index], split_mix(seeds + number), steps, True, finish)
+            for number, steps in enumerate(preprocessor.views)
+        ]
 
     @torch.no_grad()
-    def features(self, epoch: int) -> Tensor:
-        """Features of both views of all images, ``(2, N, D)``, for the partition."""
-        self.model.eval()
-        project: Callable = self.model.project
-        if self.settings.get('features') == 'backbone':
-
-            def project(x: Tensor) -> Tensor:
-                return torch.nn.functional.normalize(pooled_feature(self.model, x))
-
-        parts = []
-        for index in torch.arange(len(self.images.x)).split(500):
-            draws = [
-                torch.stack([project(view) for view in self.views(index, epoch + 1000 * draw)])
-                for draw in range(self.settings.get('num_draws', 1))
-            ]
-            parts.append(torch.stack(draws).mean(0))
-        self.model.train()
-        return torch.cat(parts, 1)
-
     def find_partition(self, epoch: int) -> None:
-        """Divide the images as the method says."""
+        """Divide the images as the method says, by their projections."""
+        self.model.eval()
+        parts = [
+            torch.stack([self.model.project(view) for view in self.views(index, epoch)])
+            for index in torch.arange(len(self.images.x)).split(500)
+        ]
+        self.model.train()
         method = self.settings['method']
         strategy = 'kmeans' if method == 'ours' else method
         solver = PartitionSolver(self.settings.get('subsets', 10), strategy=strategy)
         result = solver.solve(
-            *self.features(epoch), seed=self.seed + epoch, factor=self.images.factor
+            *torch.cat(parts, 1), seed=self.seed + epoch, factor=self.images.factor
         )
         self.partition = result.assignment
 
@@ -289,12 +254,10 @@ class Trainer:
             self.optimizer.load_state_dict(copy.deepcopy(self.warmed_up[key]['optimizer']))
         for epoch in range(begin, settings['epochs']):
             if epoch == warmup:
-                state = dict(
-                    model=self.model.state_dict(), optimizer=self.optimizer.state_dict()
-                )
+                state = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
                 self.warmed_up[key] = copy.deepcopy(state)
             head.set_epoch(epoch)
-            if finds and epoch in (settings['warmup'], settings.get('refine') or -1):
+            if finds and epoch == warmup:
                 self.find_partition(epoch)
             generator = torch.Generator().manual_seed(self.seed * 1000 + epoch)
             order = torch.randperm(len(self.images.x), generator=generator)
@@ -396,9 +359,7 @@ def table(
         settings = json.loads(key)
         row: dict[str, Any] = dict(
             name=METHODS[settings['method']],
-            settings=', '.join(
-                f'{k}={v}' for k, v in settings.items() if v != DEFAULTS.get(k, v)
-            ),
+            settings=', '.join(f'{k}={v}' for k, v in settings.items() if v != DEFAULTS.get(k, v)),
             seeds=len(group),
         )
         for name in METRICS:
