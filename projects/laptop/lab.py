@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import itertools
 import json
 import math
@@ -32,6 +33,8 @@ from torch import Tensor
 
 from ipirm_mm import cli
 from ipirm_mm.datasets import FashionMNIST50, TintByFactor
+from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER
+from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import LinearProbe, knn_predict
 from ipirm_mm.functional import mutual_information
 from ipirm_mm.models.utils import pooled_feature
@@ -40,6 +43,7 @@ from ipirm_mm.models.views.draws import split_mix
 from ipirm_mm.partition import PartitionSolver
 from ipirm_mm.visualization import format_markdown
 
+Record = dict[str, Any]
 RESULTS = ROOT / 'projects/laptop/results/lab.jsonl'
 METHODS = {
     'simclr': 'SimCLR',
@@ -64,26 +68,15 @@ DEFAULTS: dict[str, Any] = dict(
     subsets=20,  # K; the true color has 10
 )
 # Settings that a method does not have.
-UNUSED = dict(
-    simclr=('warmup', 'weight', 'subsets'),
-    penalty=('subsets',),
-    random=(),
-    factor=('subsets',),
-    ours=(),
+UNUSED: dict[str, tuple[str, ...]] = dict(
+    simclr=('warmup', 'weight', 'subsets'), penalty=('subsets',), factor=('subsets',)
 )
 METRICS = ('probe', 'shifted', 'knn', 'color')
-COLUMNS = (
-    ('name', 'method'),
-    ('settings', 'settings'),
-    ('seeds', 'seeds'),
-    ('probe', 'probe'),
-    ('shifted', 'shifted'),
-    ('knn', 'k-NN'),
-    ('color', 'color read out'),
-    ('bits', 'bits: color, class'),
-    ('gain', 'gain'),
-    ('p', 'p'),
-)
+BITS = ('color', 'class')  # what a partition tells about an image
+HEADINGS = dict(
+    name='method', settings='settings', split='split', seeds='seeds', probe='probe',
+    shifted='color shifted', knn='k-NN', color='color read out', bits='bits: color, class', gain='gain', p='p',
+)  # fmt: skip
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,30 +85,32 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
     parser.add_argument('--seeds', type=int, nargs='+', default=[100, 101, 102])
-    parser.add_argument('--split', choices=('val', 'test'), default='val')
+    parser.add_argument(
+        '--split', nargs='+', choices=('val', 'test', 'full_test'), default=['val']
+    )
+    parser.add_argument('--data-root', default=DEBIAN_FOLDER, help='of full_test')
     parser.add_argument(
         '--set', nargs='+', default=[], metavar='KEY=VALUE[,VALUE]',
-        help=f'settings: {list(DEFAULTS)}; of several values, every combination is run',
+        help=f'settings: {", ".join(DEFAULTS)}; of several values, every combination is run',
     )  # fmt: skip
     parser.add_argument('--file', type=Path, default=RESULTS, help='one JSON line per run')
     parser.add_argument('--table', action='store_true', help='train nothing, print the table')
-    parser.add_argument(
-        '--metric', choices=METRICS, default='shifted', help='metric of gain and p'
-    )
+    parser.add_argument('--metric', choices=METRICS, default='shifted', help='of gain and p')
     parser.add_argument(
         '--control', nargs='+', default=[], metavar='KEY=VALUE',
-        help='settings of the control, by default those of the row, with method=penalty',
+        help='settings of the control, of which gain and p are; without them those of the row '
+        'with method=penalty',
     )  # fmt: skip
     return parser.parse_args()
 
 
-def parse_settings(pairs: Sequence[str]) -> list[dict[str, Any]]:
+def parse_settings(pairs: Sequence[str]) -> list[Record]:
     """Read ``key=value`` pairs, every combination; values are JSON, or else text."""
     settings: dict[str, list[Any]] = {}
     for pair in pairs:
         key, _, text = pair.partition('=')
         if key not in DEFAULTS and key != 'method':
-            raise SystemExit(f'error: no setting is called {key!r}, but: {", ".join(DEFAULTS)}')
+            raise UserError(f'--set has {key!r}, which must be one of {", ".join(DEFAULTS)}')
         settings[key] = []  # a later pair replaces an earlier one
         for value in text.split(','):
             try:
@@ -128,21 +123,21 @@ def parse_settings(pairs: Sequence[str]) -> list[dict[str, Any]]:
 def settings_of(method: str, given: dict[str, Any]) -> dict[str, Any]:
     """All settings that a method has; the others are left out."""
     settings = {key: given.get(key, value) for key, value in DEFAULTS.items()}
-    return dict(method=method, **{k: v for k, v in settings.items() if k not in UNUSED[method]})
+    return dict(
+        method=method, **{k: v for k, v in settings.items() if k not in UNUSED.get(method, ())}
+    )
 
 
 class Images:
-    """Images of a split in memory.
+    """Images of a split in memory, tinted or not.
 
-    Args:
-        split: Name of the split.
-        tint: Whether they are tinted.
-        follow: Fraction of the images whose color follows from their class. Defaults to 0.
-        seed: Seed of the colors. Defaults to 0.
+    ``follow`` and ``seed`` are those of :class:`TintByFactor`.
     """
 
+    data_root = DEBIAN_FOLDER
+
     def __init__(self, split: str, tint: bool, follow: float = 0.0, seed: int = 0) -> None:
-        dataset = FashionMNIST50(split=split)
+        dataset = FashionMNIST50(split=split, data_root=self.data_root)
         dataset.full_init()
         transform = TintByFactor(follow=follow, seed=seed)
         images = []
@@ -158,14 +153,7 @@ class Images:
         self.y = torch.tensor([dataset.get_data_info(n)['gt_label'] for n in range(len(dataset))])
 
 
-_LOADED: dict[tuple, Images] = {}
-
-
-def load(*key: Any) -> Images:
-    """The images of these arguments, read once."""
-    if key not in _LOADED:
-        _LOADED[key] = Images(*key)
-    return _LOADED[key]
+load = functools.cache(Images)
 
 
 def build(settings: dict[str, Any]) -> Any:
@@ -187,12 +175,7 @@ def build(settings: dict[str, Any]) -> Any:
 
 
 class Trainer:
-    """One run.
-
-    Args:
-        settings: See ``DEFAULTS``; and ``method``.
-        seed: Seed of the run.
-    """
+    """One run of ``settings``: see ``DEFAULTS``, and ``method``."""
 
     #: Weights after the warm-up, which methods share: their steps up to there are the same.
     warmed_up: dict[str, dict[str, Any]] = {}
@@ -303,87 +286,88 @@ def evaluate(model: Any, split: str, tint: bool) -> dict[str, float]:
     return {name: round(float(np.mean(values)), 3) for name, values in correct.items()}
 
 
-def run(settings: dict[str, Any], seed: int, split: str) -> dict[str, Any]:
-    """Train and evaluate once; returns the line of the file."""
+def run(settings: dict[str, Any], seed: int, splits: Sequence[str]) -> list[Record]:
+    """Train once; returns a line of the file for each split."""
     began = time.perf_counter()
     trainer = Trainer(settings, seed)
     trainer.train()
-    record = dict(settings=settings, seed=seed, split=split)
-    record.update(evaluate(trainer.model, split, settings['tint']))
+    record: Record = dict(settings=settings, seed=seed)
     if trainer.partition is not None:
-        for name, known in (('color', trainer.images.factor), ('class', trainer.images.y)):
+        for name, known in zip(BITS, (trainer.images.factor, trainer.images.y)):
             bits = float(mutual_information(trainer.partition, known))
             record[f'bits_{name}'] = round(bits, 3)
     record['seconds'] = round(time.perf_counter() - began, 1)
-    return record
+    return [
+        dict(record, split=split, **evaluate(trainer.model, split, settings['tint']))
+        for split in splits
+    ]
 
 
 def paired_p(differences: Sequence[float]) -> float:
-    """Two-sided p value of Student's paired t test.
+    """Two-sided p value of Student's paired t test of two differences or more.
 
-    With t = sqrt(n) tan(a), its density becomes a power of the cosine of a, integrated here.
-
-    Args:
-        differences: One per seed, at least two.
+    With t = sqrt(n - 1) tan(a), its density is a power of the cosine of a, integrated here.
     """
     freedom = len(differences) - 1
     error = np.std(differences, ddof=1) / math.sqrt(len(differences))
-    angle = np.arctan2(abs(np.mean(differences)), error * math.sqrt(freedom))
-    tail, whole = (
-        np.trapezoid(np.cos(x) ** (freedom - 1), x)
-        for x in (np.linspace(low, np.pi / 2, 20001) for low in (angle, 0.0))
-    )
-    return float(tail / whole)
+    angle = math.atan2(abs(np.mean(differences)), error * math.sqrt(freedom))
+
+    def integral(low: float) -> float:
+        x = torch.linspace(low, math.pi / 2, 20001, dtype=torch.float64)
+        return float(torch.trapezoid(x.cos() ** (freedom - 1), x))
+
+    return integral(angle) / integral(0.0)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[Record]:
     """The runs of a file; none if there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def same(record: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether a run has these settings; what its line does not have was the default."""
-    return settings_of(record['settings']['method'], record['settings']) == settings
+def all_settings(record: Record) -> dict[str, Any]:
+    """Settings of a run; what its line lacks was the default."""
+    return settings_of(record['settings']['method'], record['settings'])
 
 
-def table(
-    records: list[dict[str, Any]], metric: str, control: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Rows: means over seeds, and the paired difference to the control."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        settings = settings_of(record['settings']['method'], record['settings'])
-        groups.setdefault(json.dumps(settings), []).append(record)
+def row_of(settings: dict[str, Any], group: list[Record]) -> dict[str, Any]:
+    """Row of the runs of the same settings: means and standard deviations over the seeds."""
+    changed = (f'{k}={v}' for k, v in settings.items() if v != DEFAULTS.get(k, v))
+    row: dict[str, Any] = dict(
+        name=METHODS[settings['method']], settings=', '.join(changed), seeds=len(group)
+    )
+    for name in METRICS:
+        values = [record[name] for record in group if name in record]
+        if values:
+            spread = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
+            row[name] = f'{np.mean(values):.1f}{spread}'
+    if 'bits_color' in group[0]:
+        bits = (np.mean([record[f'bits_{name}'] for record in group]) for name in BITS)
+        row['bits'] = ', '.join(f'{value:.2f}' for value in bits)
+    return row
+
+
+def make_table(
+    chosen: list[Record], records: list[Record], metric: str, control: dict[str, Any]
+) -> list[Record]:
+    """Rows of the chosen runs, and the paired difference to the control among all runs."""
+    groups: dict[str, list[Record]] = {}
+    for record in chosen:
+        groups.setdefault(json.dumps([record['split'], all_settings(record)]), []).append(record)
     rows = []
     for key, group in groups.items():
-        settings = json.loads(key)
-        row: dict[str, Any] = dict(
-            name=METHODS[settings['method']],
-            settings=', '.join(f'{k}={v}' for k, v in settings.items() if v != DEFAULTS.get(k, v)),
-            seeds=len(group),
-        )
-        for name in METRICS:
-            values = [record[name] for record in group if name in record]
-            if values:
-                spread = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
-                row[name] = f'{np.mean(values):.1f}{spread}'
-        if 'bits_color' in group[0]:
-            row['bits'] = ', '.join(
-                f'{np.mean([record[f"bits_{n}"] for record in group]):.2f}'
-                for n in ('color', 'class')
-            )
+        split, settings = json.loads(key)
+        rows.append(dict(row_of(settings, group), split=split))
         wanted = settings_of(control.get('method', 'penalty'), {**settings, **control})
-        reference = {r['seed']: r[metric] for r in records if same(r, wanted) and metric in r}
-        gains = [
-            record[metric] - reference[record['seed']]
-            for record in group
-            if record['seed'] in reference
-        ]
+        reference = {
+            r['seed']: r[metric]
+            for r in records
+            if r['split'] == split and all_settings(r) == wanted and metric in r
+        }
+        gains = [r[metric] - reference[r['seed']] for r in group if r['seed'] in reference]
         if gains and settings != wanted:
-            row['gain'] = f'{np.mean(gains):+.1f}'
+            rows[-1]['gain'] = f'{np.mean(gains):+.1f}'
             if len(gains) > 1:
-                row['p'] = f'{paired_p(gains):.2g}'
-        rows.append(row)
+                rows[-1]['p'] = f'{paired_p(gains):.1g}'
     return rows
 
 
@@ -391,34 +375,33 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_instance('mmengine', log_level='ERROR')
     combinations = parse_settings(args.set)
-    records = read(args.file)
+    Images.data_root = args.data_root
+    records = [record for record in read(args.file) if record['split'] in args.split]
     if args.table:
         chosen = [
-            r
-            for r in records
-            if r['split'] == args.split
-            and r['seed'] in args.seeds
-            and r['settings']['method'] in args.methods
-            and any(
-                all(r['settings'].get(k, v) == v for k, v in given.items())
-                for given in combinations
-            )
-        ]
+            record
+            for record in records
+            if record['seed'] in args.seeds
+            and record['settings']['method'] in args.methods
+            and any(given.items() <= {**given, **all_settings(record)}.items()
+                    for given in combinations)
+        ]  # fmt: skip
         (control,) = parse_settings(args.control)
-        print(format_markdown(table(chosen, args.metric, control), COLUMNS))
+        rows = make_table(chosen, records, args.metric, control)
+        print(format_markdown(rows, tuple(HEADINGS.items())))
         return
     args.file.parent.mkdir(parents=True, exist_ok=True)
     for seed, given, method in itertools.product(args.seeds, combinations, args.methods):
         settings = settings_of(method, given)
-        if any(
-            r['seed'] == seed and r['split'] == args.split and same(r, settings) for r in records
-        ):
-            continue
-        record = run(settings, seed, args.split)
-        records.append(record)
-        with open(args.file, 'a') as file:
-            file.write(json.dumps(record) + '\n')
-        print({k: v for k, v in record.items() if k != 'settings'}, given, method, flush=True)
+        there = [r['split'] for r in records if r['seed'] == seed and all_settings(r) == settings]
+        splits = [split for split in args.split if split not in there]
+        if splits:
+            found = run(settings, seed, splits)
+            records += found
+            with open(args.file, 'a') as file:
+                file.writelines(json.dumps(record) + '\n' for record in found)
+            for record in found:
+                print({**record, 'settings': given}, method, flush=True)
 
 
 if __name__ == '__main__':
