@@ -75,14 +75,13 @@ METRICS = ('probe', 'shifted', 'knn', 'color')
 BITS = ('color', 'class')  # what a partition tells about an image
 HEADINGS = dict(
     name='method', settings='settings', split='split', seeds='seeds', probe='probe',
-    shifted='color shifted', knn='k-NN', color='color read out', bits='bits: color, class', gain='gain', p='p',
+    shifted='color shifted', knn='k-NN', color='color read out', bits='bits: color, class',
+    gain='gain', p='p',
 )  # fmt: skip
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
     parser.add_argument('--seeds', type=int, nargs='+', default=[100, 101, 102])
     parser.add_argument(
@@ -129,10 +128,7 @@ def settings_of(method: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 class Images:
-    """Images of a split in memory, tinted or not.
-
-    ``follow`` and ``seed`` are those of :class:`TintByFactor`.
-    """
+    """Images of a split in memory; ``follow`` and ``seed`` are those of ``TintByFactor``."""
 
     data_root = DEBIAN_FOLDER
 
@@ -185,9 +181,8 @@ class Trainer:
         self.settings, self.seed = settings, seed
         set_random_seed(seed)
         self.model = build(settings).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=settings['lr'], weight_decay=1e-6
-        )
+        parameters = self.model.parameters()
+        self.optimizer = torch.optim.Adam(parameters, lr=settings['lr'], weight_decay=1e-6)
         self.images = load('unlabeled', settings['tint'])
         self.partition: Tensor | None = None
 
@@ -213,23 +208,20 @@ class Trainer:
         method = self.settings['method']
         strategy = 'kmeans' if method == 'ours' else method
         solver = PartitionSolver(self.settings.get('subsets', 10), strategy=strategy)
-        result = solver.solve(
-            *torch.cat(parts, 1), seed=self.seed + epoch, factor=self.images.factor
-        )
+        z1, z2 = torch.cat(parts, 1)
+        result = solver.solve(z1, z2, seed=self.seed + epoch, factor=self.images.factor)
         self.partition = result.assignment
 
     def train(self) -> None:
         """Train all epochs."""
         settings, head = self.settings, self.model.head
         self.model.train()
-        finds = settings['method'] in ('random', 'factor', 'ours')
         subsets = settings.get('subsets', 10)
-        # SimCLR takes those of the last method, at whatever epoch they are.
+        # SimCLR takes those of the method before it.
         unused = ('method', *UNUSED['simclr'], 'epochs')
         shared = {k: v for k, v in settings.items() if k not in unused}
         network = json.dumps([shared, self.seed])
-        warmup = settings.get('warmup', self.longest.get(network, 0))
-        self.longest[network] = warmup
+        warmup = self.longest[network] = settings.get('warmup', self.longest.get(network, 0))
         key = json.dumps([network, warmup])
         begin = warmup if key in self.warmed_up else 0
         if begin:
@@ -240,7 +232,7 @@ class Trainer:
                 state = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
                 self.warmed_up[key] = copy.deepcopy(state)
             head.set_epoch(epoch)
-            if finds and epoch == warmup:
+            if settings['method'] in ('random', 'factor', 'ours') and epoch == warmup:
                 self.find_partition(epoch)
             generator = torch.Generator().manual_seed(self.seed * 1000 + epoch)
             order = torch.randperm(len(self.images.x), generator=generator)
@@ -277,8 +269,8 @@ def evaluate(model: Any, split: str, tint: bool) -> dict[str, float]:
         found = dict(knn=knn_predict(x_free, free.y, x_test, k=20).argmax(1) == test.y)
         found['probe'] = LinearProbe().fit(x_free, free.y).predict(x_test) == test.y
         if tint:
-            x_tied = encode(model, tied)
-            found['shifted'] = LinearProbe().fit(x_tied, tied.y).predict(x_test) == test.y
+            probe = LinearProbe().fit(encode(model, tied), tied.y)
+            found['shifted'] = probe.predict(x_test) == test.y
             probe = LinearProbe().fit(x_free, free.factor)
             found['color'] = probe.predict(x_test) == test.factor
         for name, hits in found.items():

@@ -1,0 +1,51 @@
+"""projects/laptop/lab.py: its statistics and its file of runs."""
+
+import json
+import math
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+LAB = Path(__file__).resolve().parents[1] / 'projects/laptop/lab.py'
+
+
+@pytest.fixture
+def lab(monkeypatch):
+    monkeypatch.syspath_prepend(str(LAB.parent))
+    return runpy.run_path(str(LAB), run_name='not_main')
+
+
+@pytest.mark.parametrize(
+    'count, t, p',
+    # Tables of Student's distribution.
+    [(2, 12.7062, 0.05), (3, 4.302653, 0.05), (10, 2.262157, 0.05), (10, 3.249836, 0.01)],
+)
+def test_paired_p(lab, count, t, p):
+    noise = np.random.default_rng(0).normal(size=count)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    differences = 3 * (noise + t / math.sqrt(count))
+    assert lab['paired_p'](differences) == pytest.approx(p, rel=1e-4)
+    assert lab['paired_p'](-differences) == pytest.approx(p, rel=1e-4)
+
+
+def test_table_pairs_seeds(lab, tmp_path):
+    """The gain is over the penalty alone with the same settings and seed, other seeds left out."""
+    lines = [
+        dict(settings=lab['settings_of'](method, {}), seed=seed, split='val', shifted=shifted)
+        for method, seed, shifted in (
+            ('ours', 1, 50.0), ('ours', 2, 70.0), ('ours', 3, 90.0),
+            ('penalty', 1, 40.0), ('penalty', 2, 50.0),
+        )
+    ]  # fmt: skip
+    path = tmp_path / 'lab.jsonl'
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    records = lab['read'](path)
+    ours, penalty = lab['make_table'](records, records, 'shifted', {})
+    assert (ours['seeds'], ours['gain']) == (3, '+15.0')
+    assert 'gain' not in penalty
+    other = dict(lab['settings_of']('penalty', dict(weight=4)), weight=4)
+    records.append(dict(settings=other, seed=1, split='val', shifted=45.0))
+    ours = lab['make_table'](records[:3], records, 'shifted', dict(weight=4))[0]
+    assert ours['gain'] == '+5.0' and 'p' not in ours
