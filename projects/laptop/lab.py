@@ -217,7 +217,6 @@ class Trainer:
         settings, head = self.settings, self.model.head
         self.model.train()
         subsets = settings.get('subsets', 10)
-        # SimCLR takes those of the method before it.
         unused = ('method', *UNUSED['simclr'], 'epochs')
         shared = {k: v for k, v in settings.items() if k not in unused}
         network = json.dumps([shared, self.seed])
