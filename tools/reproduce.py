@@ -34,6 +34,7 @@ from ipirm_mm.reproduction import (
     CARDS,
     TARGETS,
     Chain,
+    RehearsalConfigs,
     Row,
     Step,
     add_target,
@@ -41,7 +42,6 @@ from ipirm_mm.reproduction import (
     read_models,
     table_of,
     training_operations,
-    write_rehearsal_configs,
 )
 from ipirm_mm.resources import find_by_basename
 from ipirm_mm.utils import atomic_write
@@ -156,8 +156,8 @@ def make_chain(args: argparse.Namespace) -> Chain:
 
         return Chain(find, args.gpus, settings, data_step, tools=tools)
     classes = len(list(subfolders(data / 'train'))) if data.is_dir() else 1000
-    written = write_rehearsal_configs(REHEARSAL, classes, str(data))
-    return Chain(written.__getitem__, args.gpus, None, data_step, REHEARSAL, tools)
+    configs = RehearsalConfigs(REHEARSAL, classes, str(data))
+    return Chain(configs, args.gpus, None, data_step, REHEARSAL, tools)
 
 
 def run(step: Step, number: str) -> None:
