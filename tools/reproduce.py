@@ -201,9 +201,9 @@ def show(steps: Sequence[Step], args: argparse.Namespace) -> None:
         print(f'# trainings: about {total:.0f} h on {args.gpus} cards of {args.tflops} TFLOPS')
 
 
-def print_table(target: str, rows: Sequence[Row], folder: Path) -> None:
+def print_table(target: str, rows: Sequence[Row], folder: Path, scale: str) -> None:
     """Print a table, and write it as Markdown."""
-    cells, columns = table_of(rows)
+    cells, columns = table_of(rows, 'here' if scale == 'full' else scale)
     path = folder / f'{target}.md'
     print(f'\n{target}, accuracy in percent\n\n{format_table(cells, columns)}')
     atomic_write(path, format_markdown(cells, columns))
@@ -257,7 +257,7 @@ def main() -> None:
             run(step, f'{number}/{len(steps)}')
     for target, rows in tables.items():
         if rows:
-            print_table(target, rows, chain.work_dirs)
+            print_table(target, rows, chain.work_dirs, args.scale)
 
 
 if __name__ == '__main__':

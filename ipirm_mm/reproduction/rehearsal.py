@@ -97,6 +97,8 @@ def _shrink(value: Any, classes: int, data_root: str, rename: Any) -> Any:
     small = {key: _shrink(item, classes, data_root, rename) for key, item in value.items()}
     if small.get('type') == 'VIPriors':
         small.update(num_classes=classes, per_class=None, data_root=data_root)
+    elif small.get('type') == 'NonLinearNeck':
+        small['norm_cfg'] = dict(type='BN1d')  # its SyncBN runs on GPUs only
     for key, item in small.items():
         if key == 'backbone' and isinstance(item, dict) and 'type' in item:
             kept = {name: item[name] for name in KEPT if name in item}
