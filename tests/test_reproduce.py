@@ -171,7 +171,7 @@ def test_everything_from_the_lists_to_the_final_submission(tmp_path):
     ('words', 'message'),
     [
         (('tabel3',), 'there is nothing to reproduce of the name tabel3.*such as table3'),
-        (('table3',), 'there is no folder data/vipriors.*--imagenet and --lists'),
+        (('table3',), 'data/vipriors has no folders train, val, test.*--imagenet and --lists'),
     ],
 )
 def test_mistakes(words, message, tmp_path):

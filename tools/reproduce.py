@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ipirm_mm import cli
-from ipirm_mm.datasets.vipriors import subfolders
+from ipirm_mm.datasets.vipriors import SPLITS, subfolders
 from ipirm_mm.errors import UserError
 from ipirm_mm.reproduction import (
     CARD_TFLOPS,
@@ -136,10 +136,10 @@ def make_chain(args: argparse.Namespace) -> Chain:
         data_step = Step('make the data', tuple(make), data)
         if not data.exists() and args.scale == 'rehearsal' and not args.dry_run:
             run(data_step, 'first')  # the number of classes must be known
-    elif not data.is_dir() and not args.dry_run:
+    elif not args.dry_run and not all((data / split).is_dir() for split in SPLITS):
         raise UserError(
-            f'there is no folder {data}: name the folder of the data by --data, or have it made '
-            'by --imagenet and --lists (see docs/data.md)'
+            f'{data} has no folders {", ".join(SPLITS)}: name the folder of the data by --data, '
+            'or have it made by --imagenet and --lists (see docs/data.md)'
         )
     else:
         data_step = None
