@@ -8,7 +8,36 @@ styles, is in one split only: unlabeled, train, val or test. The draw is seeded;
 seed, Pillow and FreeType give the same bytes. Fonts are read from /usr/share/fonts, or from the
 folders that --fonts names. These packages of Debian 12 hold free fonts:
 
-@PACKAGES@
+    apt-get install fonts-3270 fonts-adf-accanthis fonts-adf-baskervald fonts-adf-berenis \\
+        fonts-adf-gillius fonts-adf-ikarius fonts-adf-irianis fonts-adf-libris fonts-adf-oldania \\
+        fonts-adf-romande fonts-adf-switzera fonts-adf-tribun fonts-adf-universalis fonts-adf-verana \\
+        fonts-aenigma fonts-agave fonts-allerta fonts-anonymous-pro fonts-aoyagi-kouzan-t \\
+        fonts-apropal fonts-arapey fonts-arkpandora fonts-averia-sans-gwf fonts-averia-serif-gwf \\
+        fonts-b612 fonts-bajaderka fonts-beteckna fonts-blankenburg fonts-breip fonts-cabin \\
+        fonts-cabinsketch fonts-cantarell fonts-cardo fonts-century-catalogue fonts-cherrybomb \\
+        fonts-clear-sans fonts-cmu fonts-comfortaa fonts-comic-neue fonts-compagnon \\
+        fonts-courier-prime fonts-croscore fonts-crosextra-caladea fonts-crosextra-carlito \\
+        fonts-dancingscript fonts-dejavu-core fonts-dejavu-extra fonts-dkg-handwriting fonts-dosis \\
+        fonts-dustin fonts-ebgaramond fonts-ecolier-court fonts-elstob fonts-engadget \\
+        fonts-essays1743 fonts-eurofurence fonts-fantasma fonts-fantasque-sans fonts-fanwood \\
+        fonts-femkeklaver fonts-ferrite-core fonts-firacode fonts-freefont-ttf fonts-gamaliel \\
+        fonts-georgewilliams fonts-glasstty fonts-gnutypewriter fonts-go fonts-goudybookletter \\
+        fonts-hack fonts-havana fonts-hermit fonts-inconsolata fonts-inter fonts-isabella \\
+        fonts-jetbrains-mono fonts-joscelyn fonts-junction fonts-junicode fonts-jura fonts-karla \\
+        fonts-karmilla fonts-kaushanscript fonts-klaudia-berenika fonts-klee fonts-kristi fonts-lato \\
+        fonts-le-murmure fonts-league-mono fonts-league-spartan fonts-leckerli-one fonts-liberation \\
+        fonts-lindenhill fonts-linex fonts-linuxlibertine fonts-lobster fonts-lobstertwo \\
+        fonts-manrope fonts-millimetre fonts-monofur fonts-monoid fonts-mononoki fonts-mplus \\
+        fonts-nanum fonts-nanum-extra fonts-national-park fonts-noto-mono fonts-ocr-a fonts-ocr-b \\
+        fonts-okolaks fonts-oldstandard fonts-open-sans fonts-opendin fonts-opendyslexic \\
+        fonts-osifont fonts-oxygen fonts-paratype fonts-play fonts-prociono fonts-proggy \\
+        fonts-quattrocento fonts-quicksand fonts-radisnoir fonts-rampart fonts-ricty-diminished \\
+        fonts-roadgeek fonts-roboto-slab fonts-roboto-unhinted fonts-rocknroll fonts-routed-gothic \\
+        fonts-rufscript fonts-seto fonts-sil-andika fonts-sil-charis fonts-sil-doulos \\
+        fonts-sil-galatia fonts-sil-gentium fonts-sixtyfour fonts-sjfonts fonts-solide-mirage \\
+        fonts-sora fonts-spleen fonts-staypuft fonts-stix fonts-summersby fonts-terminus \\
+        fonts-tiresias fonts-train fonts-triod-postnaja fonts-tuffy fonts-urw-base35 fonts-vollkorn \\
+        fonts-yanone-kaffeesatz fonts-yusei-magic ttf-bitstream-vera
 
 Characters: the 26 capitals, the small letters that do not look like their capital, and the digits
 but 0 and 1, which look like O and I. This is the choice of EMNIST's "balanced" classes (Cohen et
@@ -25,9 +54,10 @@ Kind of a font, by the first of these that decides:
 
 Left out, and counted in the output: files that FreeType cannot read or that hold no outlines,
 symbol fonts, fonts that lack a character or draw it as nothing or as the box of a missing glyph,
-fonts that draw two characters alike (capitals in place of small letters among them), duplicates,
+fonts with capitals in place of small letters (one small letter is the same shape, or most are more
+like their own capital than any other) or with two characters of the same shape, duplicates,
 and fonts of an undecided kind. Families with nearly the same shapes (clones) count as one family.
-At most @STYLES@ fonts of a family and kind and @FAMILIES@ families of a kind are drawn by the seed, so that
+At most 3 fonts of a family and kind and 60 families of a kind are drawn by the seed, so that
 no family and no kind is most of the data.
 
 The file has the arrays images (N, 28, 28) uint8, white on black; labels, factors and split (N,);
@@ -79,10 +109,13 @@ SAME_SHAPE = 0.02
 CLONE = 0.055
 
 SYMBOLS = re.compile(
-    r'symbol|dingbat|ornament|\bicons?\b|\bmath|music|braille|barcode|emoji|keyboard|^D050000L',
+    r'symbol|dingbat|ornament|\bicons?\b|\bmath|music|braille|barcode|emoji|keyboard|^D050000L|'
+    # Drawings, or Greek letters, at the places of Latin letters; two that nobody can read.
+    r'\bdings?\b|skull|faux snow|binary (01s )?brk|alfa-beta|ellhnikh|3d let|pindown brk',
     re.I,
 )
 SMALL_CAPITALS = re.compile(r'small ?cap|\bcaps\b|\bSC\b|unicase', re.I)
+SMALL_CAPITALS_REASON = 'with capitals as small letters'
 # Words of a family's name that tell a style or a kind: "DejaVu Sans Mono" is of "DejaVu" here.
 STYLE_WORDS = re.compile(
     r'\b(thin|extra|light|book|regular|medium|demi|semi|bold|black|heavy|italics?|oblique|ultra|'
@@ -231,7 +264,7 @@ def read_font(path: Path) -> Font:
     if SYMBOLS.search(f'{family} {style} {path.stem}') or panose[0] == 5:
         raise LeftOut('symbols')
     if SMALL_CAPITALS.search(f'{family} {style}'):
-        raise LeftOut('with capitals as small letters')
+        raise LeftOut(SMALL_CAPITALS_REASON)
     if not all(charmap.get(ord(character)) for character in CHARACTERS):
         raise LeftOut('without one of the characters')
     try:
@@ -244,17 +277,30 @@ def read_font(path: Path) -> Font:
     if any(image.size == 0 or np.array_equal(image, missing) for image in glyphs):
         raise LeftOut('with an empty or missing glyph')
     shapes = np.stack([shape_of(image) for image in glyphs])
-    for position, character in enumerate(CHARACTERS):
-        if character.islower():
-            capital = shapes[CHARACTERS.index(character.upper())]
-            if np.abs(shapes[position] - capital).mean() < SAME_SHAPE:
-                raise LeftOut('with capitals as small letters')
-    flat = shapes.reshape(len(shapes), -1)
-    for position in range(1, len(flat)):
-        if (np.abs(flat[:position] - flat[position]).mean(1) < SAME_SHAPE / 4).any():
-            raise LeftOut('with two characters of the same shape')
+    reason = why_not_distinct(shapes)
+    if reason:
+        raise LeftOut(reason)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Font(path, digest, names, family, style, panose, len(widths) == 1, shapes)
+
+
+def why_not_distinct(shapes: np.ndarray) -> str | None:
+    """Why the characters of a font cannot be told apart, or None.
+
+    Args:
+        shapes: Glyphs ``(45, 16, 16)``, see :class:`Font`.
+    """
+    flat = shapes.reshape(len(shapes), -1)
+    distance = np.abs(flat[:, None] - flat).mean(2)
+    small = [position for position, name in enumerate(CHARACTERS) if name.islower()]
+    own = [CHARACTERS.index(CHARACTERS[position].upper()) for position in small]
+    # Capitals come first. A small letter is most like another capital in fonts that have both.
+    nearest = distance[small, : CHARACTERS.index('Z') + 1].argmin(1)
+    if (distance[small, own] < SAME_SHAPE).any() or np.mean(nearest == own) > 0.5:
+        return SMALL_CAPITALS_REASON
+    if (distance[np.triu_indices(len(flat), 1)] < SAME_SHAPE / 4).any():
+        return 'with two characters of the same shape'
+    return None
 
 
 def read_packages(fonts: Sequence[Font]) -> dict[str, dict[str, str]]:
