@@ -6,38 +6,10 @@ Each font gives one image of each of 45 characters. The hidden factor is the kin
 (serif, sans, mono, hand or display): a shift that nobody planted. A family of fonts, with all its
 styles, is in one split only: unlabeled, train, val or test. The draw is seeded; the same fonts,
 seed, Pillow and FreeType give the same bytes. Fonts are read from /usr/share/fonts, or from the
-folders that --fonts names. These packages of Debian 12 hold free fonts:
+folders that --fonts names. The file below lists packages of Debian 12 with free
+fonts:
 
-    apt-get install fonts-3270 fonts-adf-accanthis fonts-adf-baskervald fonts-adf-berenis \\
-        fonts-adf-gillius fonts-adf-ikarius fonts-adf-irianis fonts-adf-libris fonts-adf-oldania \\
-        fonts-adf-romande fonts-adf-switzera fonts-adf-tribun fonts-adf-universalis fonts-adf-verana \\
-        fonts-aenigma fonts-agave fonts-allerta fonts-anonymous-pro fonts-aoyagi-kouzan-t \\
-        fonts-apropal fonts-arapey fonts-arkpandora fonts-averia-sans-gwf fonts-averia-serif-gwf \\
-        fonts-b612 fonts-bajaderka fonts-beteckna fonts-blankenburg fonts-breip fonts-cabin \\
-        fonts-cabinsketch fonts-cantarell fonts-cardo fonts-century-catalogue fonts-cherrybomb \\
-        fonts-clear-sans fonts-cmu fonts-comfortaa fonts-comic-neue fonts-compagnon \\
-        fonts-courier-prime fonts-croscore fonts-crosextra-caladea fonts-crosextra-carlito \\
-        fonts-dancingscript fonts-dejavu-core fonts-dejavu-extra fonts-dkg-handwriting fonts-dosis \\
-        fonts-dustin fonts-ebgaramond fonts-ecolier-court fonts-elstob fonts-engadget \\
-        fonts-essays1743 fonts-eurofurence fonts-fantasma fonts-fantasque-sans fonts-fanwood \\
-        fonts-femkeklaver fonts-ferrite-core fonts-firacode fonts-freefont-ttf fonts-gamaliel \\
-        fonts-georgewilliams fonts-glasstty fonts-gnutypewriter fonts-go fonts-goudybookletter \\
-        fonts-hack fonts-havana fonts-hermit fonts-inconsolata fonts-inter fonts-isabella \\
-        fonts-jetbrains-mono fonts-joscelyn fonts-junction fonts-junicode fonts-jura fonts-karla \\
-        fonts-karmilla fonts-kaushanscript fonts-klaudia-berenika fonts-klee fonts-kristi fonts-lato \\
-        fonts-le-murmure fonts-league-mono fonts-league-spartan fonts-leckerli-one fonts-liberation \\
-        fonts-lindenhill fonts-linex fonts-linuxlibertine fonts-lobster fonts-lobstertwo \\
-        fonts-manrope fonts-millimetre fonts-monofur fonts-monoid fonts-mononoki fonts-mplus \\
-        fonts-nanum fonts-nanum-extra fonts-national-park fonts-noto-mono fonts-ocr-a fonts-ocr-b \\
-        fonts-okolaks fonts-oldstandard fonts-open-sans fonts-opendin fonts-opendyslexic \\
-        fonts-osifont fonts-oxygen fonts-paratype fonts-play fonts-prociono fonts-proggy \\
-        fonts-quattrocento fonts-quicksand fonts-radisnoir fonts-rampart fonts-ricty-diminished \\
-        fonts-roadgeek fonts-roboto-slab fonts-roboto-unhinted fonts-rocknroll fonts-routed-gothic \\
-        fonts-rufscript fonts-seto fonts-sil-andika fonts-sil-charis fonts-sil-doulos \\
-        fonts-sil-galatia fonts-sil-gentium fonts-sixtyfour fonts-sjfonts fonts-solide-mirage \\
-        fonts-sora fonts-spleen fonts-staypuft fonts-stix fonts-summersby fonts-terminus \\
-        fonts-tiresias fonts-train fonts-triod-postnaja fonts-tuffy fonts-urw-base35 fonts-vollkorn \\
-        fonts-yanone-kaffeesatz fonts-yusei-magic ttf-bitstream-vera
+    apt-get install $(cat tools/dataset_converters/glyphs_packages.txt)
 
 Characters: the 26 capitals, the small letters that do not look like their capital, and the digits
 but 0 and 1, which look like O and I. This is the choice of EMNIST's "balanced" classes (Cohen et
@@ -45,8 +17,8 @@ al., 2017) without 0 and 1.
 
 Kind of a font, by the first of these that decides:
 
-1. mono: all characters have the same advance width.
-2. BY_NAME, a list of families whose metadata tell nothing or something wrong.
+1. BY_NAME, a list of families whose metadata tell nothing or something wrong.
+2. mono: all characters have the same advance width.
 3. The names of family and style, by the patterns NAME_PATTERNS.
 4. OS/2 PANOSE (script: hand; decorative: display; Latin text: serif or sans by its serif style)
    and the synopsis of the font's Debian package by the patterns SYNOPSIS_PATTERNS. If the two
@@ -128,12 +100,13 @@ STYLE_WORDS = re.compile(
 # Matched with the beginning of the family's name, or with the name of a package.
 BY_NAME = {
     'serif': r'arapey|baskervald|berenis|c059|caslon|charis|cmu concrete|cupola|doulos|elstob|'
-    r'essays1743|fanwood|galatia|gentium|irianis|junicode|linux libertine|p052|prociono|romande adf (std|no2|style)|quercus|'
-    r'stix|urw bookman',
-    'sans': r'aerial|allerta|andika|b612|cantarell|cmu bright|comfortaa|dustismo$|go$|go medium|'
-    r'inter|libris|linux biolinum|national park|osifont|roadgeek|roboto(?! slab)|solothurn|sora|'
+    r'essays1743|fanwood|galatia|gentium|irianis|junicode|linux libertine (display )?o|p052|prociono|'
+    r'quercus|romande adf (std|no2)|stix|urw bookman',
+    'sans': r'aerial$|allerta|andika|b612$|cantarell|cmu bright|comfortaa|dustismo$|go$|go medium|'
+    r'inter\b|libris|linux biolinum|national park|osifont|roadgeek|roboto(?! slab)|solothurn|sora|'
     r'tiresias|yanone',
-    'hand': r'abecedario$|comic neue|domestic manners|humor|joscelyn|lobster|z003',
+    'hand': r'abecedario$|aoyagi|chilanka|comic neue|domestic manners|joscelyn|kouzan|lobster|'
+    r'nanumbarunpen|purisa|setofont|z003',
     'display': r'berenika|cabin ?sketch|el abogado|engadget|fantasma|isabella|junkyard|klaudia|'
     r'le murmure|oldania|penguin attack|rampart|rocknroll|staypuft|summersby|train one|triod|'
     r'wargames|fonts-aenigma',
@@ -351,11 +324,11 @@ def by_panose(panose: Sequence[int]) -> str | None:
 
 def kind_of(font: Font, synopsis: str) -> str | None:
     """Kind of a font, by the rule in this file's description; None if undecided."""
-    if font.fixed:
-        return 'mono'
     for kind, pattern in BY_NAME.items():
         if re.match(pattern, font.family, re.I) or re.fullmatch(pattern, font.package):
             return kind or None
+    if font.fixed:
+        return 'mono'
     named = match(NAME_PATTERNS, f'{font.family} {font.style}')
     if named:
         return named
