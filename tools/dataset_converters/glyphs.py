@@ -83,10 +83,10 @@ CLONE = 0.055
 SYMBOLS = re.compile(
     r'symbol|dingbat|ornament|\bicons?\b|\bmath|music|braille|barcode|emoji|keyboard|^D050000L|'
     # Drawings, or Greek letters, at the places of Latin letters; two that nobody can read.
-    r'\bdings?\b|skull|faux snow|binary (01s )?brk|alfa-beta|ellhnikh|3d let|pindown brk',
+    r'\bdings?\b|skull|faux snow|binary (01s )?brk|bit blocks|alfa-beta|ellhnikh|3d let|pindown brk',
     re.I,
 )
-SMALL_CAPITALS = re.compile(r'small ?cap|\bcaps\b|\bSC\b|unicase', re.I)
+SMALL_CAPITALS = re.compile(r'small ?cap|\bcap[sz]\b|\bSC\b|unicase', re.I)
 SMALL_CAPITALS_REASON = 'with capitals as small letters'
 # Words of a family's name that tell a style or a kind: "DejaVu Sans Mono" is of "DejaVu" here.
 STYLE_WORDS = re.compile(
@@ -100,8 +100,8 @@ STYLE_WORDS = re.compile(
 # Matched with the beginning of the family's name, or with the name of a package.
 BY_NAME = {
     'serif': r'arapey|baskervald|berenis|c059|caslon|charis|cmu concrete|cupola|doulos|elstob|'
-    r'essays1743|fanwood|galatia|gentium|irianis|junicode|linux libertine (display )?o|p052|prociono|'
-    r'quercus|romande adf (std|no2)|stix|urw bookman',
+    r'essays1743|fanwood|galatia|gentium|irianis|junicode|linux libertine (display )?o|p052|'
+    r'prociono|quercus|romande adf (std|no2)|stix|urw bookman',
     'sans': r'aerial$|allerta|andika|b612$|cantarell|cmu bright|comfortaa|dustismo$|go$|go medium|'
     r'inter\b|libris|linux biolinum|national park|osifont|roadgeek|roboto(?! slab)|solothurn|sora|'
     r'tiresias|yanone',
