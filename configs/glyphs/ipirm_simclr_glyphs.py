@@ -1,5 +1,6 @@
-# Glyphs at a laptop's scale, our recipe of configs/quickstart: five epochs of plain SimCLR, then one
-# partition into 20 subsets by k-means, which does not change any more, and a penalty of weight 2.
+# Glyphs at a laptop's scale, our recipe of configs/quickstart: five epochs of plain SimCLR, then
+# one partition into 20 subsets by k-means, which does not change any more, and a penalty of
+# weight 2.
 _base_ = [
     '../_base_/datasets/glyphs.py',
     '../_base_/default_runtime.py',

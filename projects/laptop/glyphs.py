@@ -5,10 +5,10 @@
 
 The encoders see all kinds of fonts, without labels. Fonts of the labeled images (train) and of the
 test images are others. Reported are the k-NN accuracy (k = 20) and a linear probe of the 45
-characters with labels of all kinds of fonts; the shift, a probe with labels of serif and sans fonts
-only, tested on mono, hand and display fonts, and the reverse; and a probe of the kind of the font,
-five classes, which tells how much of the factor is in the features. Gains are over the penalty
-alone, seed by seed: they are what the partition adds. Writes work_dirs/glyphs/glyphs.md.
+characters with labels of all kinds of fonts; the shift, a probe with labels of serif and sans
+fonts only, tested on mono, hand and display fonts, and the reverse; and a probe of the kind of the
+font, five classes, which tells how much of the factor is in the features. Gains are over the
+penalty alone, seed by seed: they are what the partition adds. Writes work_dirs/glyphs/glyphs.md.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ def evaluate(train: dict[str, Tensor], test: dict[str, Tensor]) -> dict[str, flo
     """
 
     def probe(chosen: Tensor, tested: Tensor, key: str) -> float:
+        if not (chosen.any() and tested.any()):
+            raise UserError('train and test need serif or sans fonts, and others: install more')
         fitted = LinearProbe().fit(train['x'][chosen], train[key][chosen])
         return percent(fitted.predict(test['x'][tested]) == test[key][tested])
 
