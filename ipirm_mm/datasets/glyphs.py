@@ -93,7 +93,7 @@ class Glyphs(ArrayDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """See :meth:`ArrayDataset.load_data_list`; adds ``factor`` and selects the kinds."""
-        self.factors = []
+        self.factors: list[np.ndarray] = []
         records = super().load_data_list()
         chosen = [KINDS.index(kind) for kind in self.kinds]
         for record in records:
