@@ -383,6 +383,4 @@ def test_training_and_test_through_the_tools(made, tmp_path):
     run_tool(ROOT / 'tools/train.py', config, '--work-dir', work_dir, '--cfg-options', *options)
     (partition,) = partitions(work_dir, 2)
     unlabeled = Glyphs(split='unlabeled', data_file=str(data_file))
-    assert partition.tolist() == [
-        unlabeled[number]['factor'] for number in range(len(unlabeled))
-    ]
+    assert partition.tolist() == [unlabeled[number]['factor'] for number in range(len(unlabeled))]
