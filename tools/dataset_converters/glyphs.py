@@ -314,7 +314,8 @@ def read_packages(fonts: Sequence[Font]) -> dict[str, dict[str, str]]:
         path = Path(f'/usr/share/doc/{name}/copyright')
         text = path.read_text(errors='replace') if path.is_file() else ''
         licenses = sorted(set(re.findall(r'^License: *(\S.*)$', text, re.M)))
-        packages[name] = dict(version=version, synopsis=synopsis, license='; '.join(licenses))
+        license_names = '; '.join(licenses) or f'see {path}'
+        packages[name] = dict(version=version, synopsis=synopsis, license=license_names)
     return packages
 
 
