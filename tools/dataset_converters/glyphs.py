@@ -6,8 +6,8 @@ Each font gives one image of each of 45 characters. The hidden factor is the kin
 (serif, sans, mono, hand or display): a shift that nobody planted. A family of fonts, with all its
 styles, is in one split only: unlabeled, train, val or test. The draw is seeded; the same fonts,
 seed, Pillow and FreeType give the same bytes. Fonts are read from /usr/share/fonts, or from the
-folders that --fonts names. The file below lists packages of Debian 12 with free
-fonts:
+folders that --fonts names. The file named below lists packages of Debian 12
+with free fonts; all are meant to be installed:
 
     apt-get install $(cat tools/dataset_converters/glyphs_packages.txt)
 
@@ -17,7 +17,8 @@ al., 2017) without 0 and 1.
 
 Kind of a font, by the first of these that decides:
 
-1. BY_NAME, a list of families whose metadata tell nothing or something wrong.
+1. BY_NAME, a list of families (and packages of one designer) whose metadata tell nothing or
+   something wrong, by the eye of this file's author.
 2. mono: all characters have the same advance width.
 3. The names of family and style, by the patterns NAME_PATTERNS.
 4. OS/2 PANOSE (script: hand; decorative: display; Latin text: serif or sans by its serif style)
