@@ -51,7 +51,8 @@ def test_each_checkpoint_in_a_command_or_config_is_made_before_it(full_chain):
     chain, _ = full_chain
     made: set[str] = set()
     for step in chain.steps.values():
-        named = {word for word in step.command if word.endswith(('.pth', '.json', '.pkl', '.csv'))}
+        words = [word.rpartition(':')[2] for word in step.command]  # of CONFIG:CHECKPOINT
+        named = {word for word in words if word.endswith(('.pth', '.json', '.pkl', '.csv'))}
         if step.config:
             config = Config.fromfile(ROOT / step.config)
             named |= set(checkpoints_of(config.model))
