@@ -607,8 +607,8 @@ def test_names_of_configs_work_everywhere(tmp_path, monkeypatch):
     cli.merge_common(config, args, ())
     assert Path(config.work_dir) == Path('work_dirs/ipirm_simclr_r50')
     # What is not ours is left to MMEngine.
-    with pytest.raises(UserError, match='there is no config file mmpretrain::a/b.py$'):
-        find_config('mmpretrain::a/b.py')
+    with pytest.raises(UserError, match='there is no config file mmpretrain::a/x9z.py$'):
+        find_config('mmpretrain::a/x9z.py')
     with pytest.raises(ValueError, match='_get_package_and_cfg_path'):
         Config._get_cfg_path('mmpretrain::noslash', 'a.py')
     before = Config.fromfile
