@@ -16,9 +16,9 @@ from ipirm_mm.errors import UserError
 def atomic_open(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a file for writing that appears when it is complete, or not at all.
 
-    What is written goes to ``PATH.part``, which is flushed to the disk and replaces ``path`` at the
-    end. If anything fails before, the part is removed and an earlier file at ``path`` stays as it
-    was; a process or machine that is stopped leaves the part and the earlier file.
+    What is written goes to ``PATH.part``, which is flushed to the disk and then replaces ``path``.
+    If anything fails before, the part is removed and an earlier file at ``path`` stays as it was.
+    A process or machine that is stopped leaves the part and the earlier file.
 
     Args:
         path: File to write; missing folders are created.
