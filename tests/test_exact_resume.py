@@ -149,7 +149,30 @@ def test_dropout_repeats_after_a_signal_and_after_an_evaluation(tmp_path):
     assert train(tmp_path / 'run', config, check=False).returncode == 143
     train(tmp_path / 'run', base, arguments=['--resume'])
     same_training(checkpoint(tmp_path / 'run', 3), checkpoint(tmp_path / 'whole', 3))
-    # It is drawn anew in each step: with the same masks throughout, the test could not fail.
-    train(tmp_path / 'other', base, 'randomness.seed=1')
-    one, two = (checkpoint(tmp_path / name, 3)['state_dict'] for name in ('run', 'other'))
-    assert not torch.equal(one['head.fc.weight'], two['head.fc.weight'])
+
+
+def test_stage_two_stopped_by_a_signal(tmp_path):
+    """Student, memories of CRD and constants of the loss go on within an epoch."""
+    options = (
+        'train_dataloader.dataset.indices=192',
+        'train_cfg.max_epochs=3',
+        'train_cfg.val_interval=10',
+        'model.backbone.init_cfg=None',
+        'default_hooks.checkpoint.interval=10',
+    )
+
+    def train(name, config, *more, check=True, arguments=()):
+        given = ('--work-dir', tmp_path / name, *arguments, '--cfg-options', *options, *more)
+        return run_tool('tools/train.py', config, *given, check=check)
+
+    train('teacher', 'configs/quickstart/supervised.py', 'train_cfg.max_epochs=1')
+    teacher = f'model.teacher.checkpoint={tmp_path}/teacher/epoch_1.pth'
+    base = 'configs/quickstart/student_crd_kl.py'
+    config = with_signal(tmp_path / 'signal.py', base, iteration=4)
+    train('whole', base, teacher)
+    assert train('run', config, teacher, check=False).returncode == 143
+    assert (tmp_path / 'run/iter_5.pth').exists()
+    train('run', base, teacher, arguments=['--resume'])
+    whole, run = checkpoint(tmp_path / 'whole', 3), checkpoint(tmp_path / 'run', 3)
+    assert any('memory' in name for name in whole['state_dict'])
+    same_training(run, whole)
