@@ -3,8 +3,8 @@
     python tests/data/kill_runs.py WORK_DIR [--kills 10] [--seed 0] [--keep 1]
                                    [--config CONFIG] [--cfg-options KEY=VALUE ...]
 
-Each run is stopped by SIGKILL (and its data workers with it) after a random time, half of the
-times while a checkpoint is being written, and resumed. After all kills the last resume runs to its
+Each run is stopped by SIGKILL (and its data workers with it) and resumed: in turns at a random time
+after its first checkpoint, and while it writes that. After all kills the last resume runs to its
 end, and its last checkpoint is compared with that of a run that nothing disturbs.
 """
 
@@ -42,7 +42,6 @@ def saved(work_dir):
 
 def kill_once(process, work_dir, rng, longest, in_save):
     """Kill a run; returns whether it was while a file was being written, None if it had ended."""
-    end = time.monotonic() + rng.uniform(0, longest)
     before = saved(work_dir)
     # A run that never saves would never get further: let it save once before it is killed.
     while process.poll() is None:
@@ -50,6 +49,7 @@ def kill_once(process, work_dir, rng, longest, in_save):
         if in_save and parts or not in_save and saved(work_dir) != before:
             break
         time.sleep(0.0005)
+    end = time.monotonic() + rng.uniform(0, longest)
     while not in_save and process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
     if process.poll() is not None:
@@ -68,7 +68,7 @@ def main():
     parser.add_argument('--kills', type=int, default=10)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--keep', type=int, default=1)
-    parser.add_argument('--longest', type=float, default=8, help='seconds until a kill, at most')
+    parser.add_argument('--longest', type=float, default=3, help='seconds until a kill, at most')
     parser.add_argument('--cfg-options', nargs='+', default=[])
     args = parser.parse_args()
     rng = random.Random(args.seed)
