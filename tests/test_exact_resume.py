@@ -61,7 +61,7 @@ def compare(one, two, name):
     [
         # Epoch 3 of 5, after a partition was found; the last step of an epoch before one is.
         ('tools/train.py', 11, ()),
-        (MIM / 'tools/train.py', 19, ('SIGUSR1',)),
+        pytest.param(MIM / 'tools/train.py', 19, ('SIGUSR1',), marks=pytest.mark.slow),
         pytest.param('tools/train.py', 10, ONE_WORKER, marks=pytest.mark.slow),
         pytest.param('tools/train.py', 0, (), marks=pytest.mark.slow),
         pytest.param('tools/train.py', 23, (), marks=pytest.mark.slow),
@@ -86,6 +86,7 @@ def test_stage_one_stopped_by_a_signal(stage_one, tmp_path, tool, iteration, opt
     assert not file.exists()  # the checkpoint after the last epoch takes its place
 
 
+@pytest.mark.slow
 def test_a_position_in_another_epoch_is_refused(stage_one, tmp_path):
     config = with_signal(tmp_path / 'run.py', STAGE_ONE, iteration=1)
     train_stage_one(tmp_path / 'run', config=config, check=False)
@@ -130,6 +131,7 @@ model = dict(backbone=dict(init_cfg=None), head=dict(
 """
 
 
+@pytest.mark.slow
 def test_dropout_repeats_after_a_signal_and_after_an_evaluation(tmp_path):
     """Draws of a step depend on its number, not on what the process has drawn before."""
     base = tmp_path / 'base.py'

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import signal
 import time
 
+import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import Runner, loops
 
 from ipirm_mm import engine
-from ipirm_mm.engine import newest_checkpoint
+from ipirm_mm.engine import ExactResumeHook, newest_checkpoint
 from ipirm_mm.errors import UserError
 from ipirm_mm.utils import io
 
@@ -28,7 +30,9 @@ class Line(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
     def train_step(self, data, optim_wrapper):
-        loss = (self.weight * data.float() - 1).pow(2).mean()
+        # Draws from all three generators, as dropout and augmentation in a model do.
+        noise = torch.rand(()) + np.random.rand() + random.random()
+        loss = (self.weight * data.float() - noise).pow(2).mean()
         optim_wrapper.update_params(loss)
         return dict(loss=loss)
 
@@ -74,7 +78,7 @@ def run(path, epochs=3, resume=False, hooks=(), loop=None, **checkpoint):
         val_cfg=dict() if best else None,
         val_evaluator=Score() if best else None,
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', **checkpoint)),
-        custom_hooks=list(hooks),
+        custom_hooks=[ExactResumeHook(), *hooks],
         default_scope='mmpretrain',
         experiment_name=f'{path.name}_{time.time_ns()}',
         randomness=dict(seed=0),
@@ -345,3 +349,66 @@ def test_bridges_twice_change_nothing_more():
         Runner.load_or_resume,
         CheckpointHook._save_best_checkpoint,
     )
+
+
+class SignalIn(Hook):
+    """Send a signal to this process in a step."""
+
+    def __init__(self, iteration, number=signal.SIGTERM):
+        self.iteration, self.number = iteration, number
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        """Send it."""
+        if runner.iter == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize('iteration', [0, 3, 5])
+def test_draws_of_steps_repeat_after_a_signal_and_without_an_evaluation(
+    tmp_path, undisturbed, iteration
+):
+    """The last step of an epoch included; validation draws numbers as well."""
+    given = dict(save_best='acc', rule='greater')
+
+    def first():
+        try:
+            run(tmp_path, hooks=[SignalIn(iteration)], **given)
+        except SystemExit as end:
+            os._exit(end.code)
+
+    assert in_child(first) == 143
+    assert f'iter_{iteration + 1}.pth' in files(tmp_path)
+    run(tmp_path, resume=True, **given)
+    ours = torch.load(tmp_path / 'epoch_3.pth')
+    assert torch.equal(ours['state_dict']['weight'], undisturbed['state_dict']['weight'])
+    assert not list(tmp_path.glob('iter_*'))
+
+
+def test_a_loop_of_iterations_stops_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(loops.time, 'sleep', lambda seconds: None)  # two seconds per pass
+    given = dict(by_epoch=False, interval=4)
+    loop = dict(by_epoch=False, max_iters=10)
+    run(tmp_path / 'whole', loop=dict(loop), **given)
+
+    def first():
+        try:
+            run(tmp_path / 'run', loop=dict(loop), hooks=[SignalIn(5, signal.SIGUSR1)], **given)
+        except SystemExit as end:
+            os._exit(end.code)
+
+    assert in_child(first) == 128 + signal.SIGUSR1
+    assert files(tmp_path / 'run') == ['iter_4.pth', 'iter_6.pth']
+    run(tmp_path / 'run', loop=dict(loop), resume=True, **given)
+    one, two = (torch.load(tmp_path / name / 'iter_10.pth') for name in ('whole', 'run'))
+    assert torch.equal(one['state_dict']['weight'], two['state_dict']['weight'])
+
+
+def test_checkpoints_by_iteration_in_a_loop_of_epochs_resume_within_the_epoch(tmp_path):
+    """MMEngine would train on the first batches of the epoch twice."""
+    given = dict(by_epoch=False, interval=3)
+    run(tmp_path / 'whole', **given)
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'whole/iter_6.pth').rename(tmp_path / 'run/iter_6.pth')
+    assert run(tmp_path / 'run', resume=True, **given).iter == 12
+    one, two = (torch.load(tmp_path / name / 'iter_12.pth') for name in ('whole', 'run'))
+    assert torch.equal(one['state_dict']['weight'], two['state_dict']['weight'])
