@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from .compat import prepare_cpu_distributed
 from .engine import CheckClassesHook, check_end, no_step_message
@@ -296,19 +296,17 @@ def _check_steps(cfg: Config) -> None:
 
 
 def check_resume(cfg: Config) -> None:
-    """Check the checkpoint that a run will load, also one that it finds in its work folder.
+    """Check the checkpoint that a run is told to load, before anything is written.
+
+    The runner checks those that it finds in its work folder.
 
     Args:
         cfg: The config of the run.
 
     Raises:
-        UserError: If it is missing or truncated; it is named.
+        UserError: If it is missing or damaged; it is named.
     """
-    path = cfg.get('load_from')
-    if path is None and cfg.get('resume') and os.path.isdir(cfg.work_dir):
-        # A run that was killed while it saved leaves half a file, and is then resumed.
-        path = find_latest_checkpoint(cfg.work_dir)
-    check_checkpoint(path)
+    check_checkpoint(cfg.get('load_from'))
 
 
 def build_runner(cfg: Config) -> Any:
@@ -329,6 +327,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
         _end_distributed()
+    except SystemExit:  # also after a signal, see ExactResumeHook
+        _end_distributed()
+        raise
     except Exception as error:
         user_error = find_user_error(error)
         if user_error is None or os.environ.get('IPIRM_TRACEBACK') == '1':

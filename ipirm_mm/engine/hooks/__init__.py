@@ -3,6 +3,7 @@
 from .check_classes_hook import CheckClassesHook
 from .check_weights_hook import CheckWeightsHook
 from .crd_memory_hook import CRDMemoryHook
+from .exact_resume_hook import ExactResumeHook
 from .knn_hook import KNNHook
 from .partition_update_hook import PartitionUpdateHook
 from .require_steps_hook import RequireStepsHook
@@ -12,6 +13,7 @@ __all__ = [
     'CRDMemoryHook',
     'CheckClassesHook',
     'CheckWeightsHook',
+    'ExactResumeHook',
     'KNNHook',
     'PartitionUpdateHook',
     'RequireStepsHook',
