@@ -25,7 +25,7 @@ from .resources import find_config
 from .utils import check_checkpoint, with_names
 
 # Sections of a config without which nothing is trained.
-TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
+TRAINING = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

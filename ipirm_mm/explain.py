@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 from .errors import UserError
+from .utils.safe_checkpoints import refused_name
 
 WRAPPERS = ('ConcatDataset', 'RepeatDataset', 'ClassBalancedDataset', 'KFoldDataset')
 
@@ -32,9 +33,8 @@ def find_user_error(error: BaseException | None) -> str | None:
     if isinstance(first, FileNotFoundError):
         return f'a file or folder is missing: {first}'
     if isinstance(first, (pickle.UnpicklingError, EOFError)):
-        # Keep torch's reason, not its advice weights_only=False, which lets a file run code.
-        reason = str(first).rsplit('WeightsUnpickler error:', 1)[-1].strip()
-        reason = (reason or type(first).__name__).splitlines()[0]
+        # Not PyTorch's advice weights_only=False, which lets a file run code.
+        reason = refused_name(first)
         return f'a checkpoint cannot be read, or holds types that could run code: {reason}'
     return _config_error(first)
 

@@ -12,7 +12,7 @@ import argparse
 
 import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of compat.py)
 from ipirm_mm import cli
-from ipirm_mm.engine import RequireStepsHook
+from ipirm_mm.engine import NonFiniteGuardHook, RequireStepsHook, TolerateReportsHook
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -62,6 +62,9 @@ def main() -> None:
     cli.check_resume(cfg)
     runner = cli.build_runner(cfg)
     runner.register_hook(RequireStepsHook())
+    for kind in (NonFiniteGuardHook, TolerateReportsHook):
+        if not any(isinstance(hook, kind) for hook in runner.hooks):
+            runner.register_hook(kind())
     runner.train()
 
 

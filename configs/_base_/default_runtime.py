@@ -10,6 +10,9 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
+    # Here and not in custom_hooks, whose list a child config replaces.
+    non_finite_guard=dict(type='NonFiniteGuardHook'),  # stops at NaN; action='skip' goes on
+    tolerate_reports=dict(type='TolerateReportsHook'),  # a full disk for pictures is a warning
 )
 
 env_cfg = dict(

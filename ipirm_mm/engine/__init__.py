@@ -5,9 +5,11 @@ from .hooks import (
     CheckWeightsHook,
     CRDMemoryHook,
     KNNHook,
+    NonFiniteGuardHook,
     PartitionUpdateHook,
     RequireStepsHook,
     SetEpochHook,
+    TolerateReportsHook,
 )
 from .passes import check_end, no_step_message
 
@@ -16,9 +18,11 @@ __all__ = [
     'CheckClassesHook',
     'CheckWeightsHook',
     'KNNHook',
+    'NonFiniteGuardHook',
     'PartitionUpdateHook',
     'RequireStepsHook',
     'SetEpochHook',
+    'TolerateReportsHook',
     'check_end',
     'no_step_message',
 ]

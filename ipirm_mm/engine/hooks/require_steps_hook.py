@@ -5,11 +5,14 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from torch import Tensor
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.models.utils import refuse_non_finite
 
 from ..averaging import unwrap
 from ..passes import check_steps, say_lost_gradients
+from ..resuming import say_other_batch
 
 
 @HOOKS.register_module()
@@ -20,13 +23,19 @@ class RequireStepsHook(Hook):
 
     Raises:
         UserError: Before training, if there are fewer images than a batch, nothing is left to do
-            after a resume, or a checkpoint has no weights of the model.
+            after a resume, or a checkpoint has no weights of the model, or weights that are not
+            finite.
     """
 
     priority = 'VERY_HIGH'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check that a checkpoint has something of the model, of which MMEngine only warns."""
+        """Check that a checkpoint has something of the model, of which MMEngine only warns.
+
+        Args:
+            runner: The runner of the training.
+            checkpoint: Content of the checkpoint.
+        """
         state = checkpoint.get('state_dict', checkpoint)
         own = unwrap(runner.model).state_dict()
         if not any(key.removeprefix('module.') in own for key in state):
@@ -36,6 +45,17 @@ class RequireStepsHook(Hook):
                 'give a checkpoint of this model, or start the backbone from it by '
                 "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
             )
+        names = {key.removeprefix('module.'): key for key in state}
+        refuse_non_finite(
+            {
+                name: (state[key], own[name])
+                for name, key in names.items()
+                if name in own and isinstance(state[key], Tensor)
+            },
+            str(runner._load_from),
+        )
+        if runner._resume:
+            say_other_batch(runner, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to train, and that a resume loses no gradients."""
