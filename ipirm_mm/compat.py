@@ -13,7 +13,6 @@ from typing import Any
 
 from .errors import UserError
 from .resources import SCOPE, find_by_basename, find_config
-from .utils.safe_checkpoints import allow_checkpoint_types, load_checkpoints_safely
 
 # Import name, lowest version that works, and the names on PyPI (official first, then the
 # maintained fork).
@@ -65,6 +64,8 @@ def check_packages() -> None:
 
 def apply_bridges() -> None:
     """Apply all workarounds that need no config. A second call changes nothing more."""
+    from .utils.safe_checkpoints import allow_checkpoint_types, load_checkpoints_safely
+
     allow_checkpoint_types()
     load_checkpoints_safely()
     mend_hue_on_numpy_2()

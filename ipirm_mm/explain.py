@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 import traceback
@@ -10,6 +11,22 @@ from pathlib import Path
 from .errors import UserError
 from .utils.safe_checkpoints import refused_name
 
+# What PyTorch says where a disk is full.
+WRITE_FAILED = r'PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+'
+# What is wrong with a file or folder, and what would be right.
+SYSTEM_ERRORS = {
+    errno.ENOSPC: 'free space on the disk, or write to another by --work-dir or --out',
+    errno.EDQUOT: 'free space in your quota, or write to another disk by --work-dir or --out',
+    errno.EFBIG: 'raise the limit of the size of files (ulimit -f)',
+    errno.EACCES: 'change its permissions, or give another',
+    errno.EPERM: 'change its permissions, or give another',
+    errno.EROFS: 'give a folder that can be written to',
+    errno.EISDIR: 'it is a folder, give a file',
+    errno.ENOTDIR: 'a part of the path is a file, give a folder',
+    errno.EEXIST: 'there is a file of this name, give another name',
+    errno.ENAMETOOLONG: 'give a shorter name',
+    errno.EMFILE: 'raise the limit of open files (ulimit -n), or set fewer num_workers',
+}
 WRAPPERS = ('ConcatDataset', 'RepeatDataset', 'ClassBalancedDataset', 'KFoldDataset')
 
 
@@ -32,11 +49,29 @@ def find_user_error(error: BaseException | None) -> str | None:
         error = error.__cause__ or error.__context__
     if isinstance(first, FileNotFoundError):
         return f'a file or folder is missing: {first}'
+    if isinstance(first, OSError):
+        sentence = _system_error(first)
+        if sentence is not None:
+            return sentence
+    if isinstance(first, RuntimeError) and re.search(WRITE_FAILED, str(first)):
+        return (
+            'a checkpoint could not be written whole: the disk is full, or a quota or a limit of '
+            'the size of files is reached; free space, and continue with --resume'
+        )
     if isinstance(first, (pickle.UnpicklingError, EOFError)):
         # Not PyTorch's advice weights_only=False, which lets a file run code.
         reason = refused_name(first)
         return f'a checkpoint cannot be read, or holds types that could run code: {reason}'
     return _config_error(first)
+
+
+def _system_error(error: OSError) -> str | None:
+    """The sentence for a file or folder that the system refuses."""
+    remedy = SYSTEM_ERRORS.get(error.errno or 0)
+    if remedy is None:
+        return None
+    what = error.filename if error.filename is not None else 'a file'
+    return f'{what} cannot be read or written ({error.strerror}): {remedy}'
 
 
 def _config_error(error: BaseException | None) -> str | None:

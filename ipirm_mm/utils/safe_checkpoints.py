@@ -184,7 +184,7 @@ def refused_name(error: BaseException) -> str:
 
 def _refusal(path: Any, error: BaseException) -> str:
     return (
-        f'the checkpoint {path} is refused, because it is damaged or could run code '
+        f'the checkpoint {path} cannot be read, because it is damaged or could run code '
         f'({refused_name(error)}): it may hold tensors, numbers and text; take a file that '
         'tools/train.py or tools/publish_model.py wrote, or save the weights alone, '
         'torch.save(model.state_dict(), FILE)'
