@@ -27,7 +27,7 @@ from .utils import check_checkpoint, with_names
 # Endings of files that MMEngine reads with pickle, or with a loader of YAML that makes objects.
 RUN_CODE = ('.pkl', '.pickle', '.yaml', '.yml')
 # Sections of a config without which nothing is trained.
-TRAINING = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,7 +143,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
         cfg = with_names(Config.fromfile(found))
     except UserError:
         raise
-    except Exception as error:  # of any type: a config is a program
+    except (Exception, SystemExit) as error:  # of any type: a config is a program
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise UserError(
             f'the config {path} cannot be read: {type(error).__name__}: {reason}; a config is a '
@@ -229,12 +229,16 @@ def prepare_training(cfg: Config, amp: bool = False, auto_scale_lr: bool = False
         UserError: If a section is missing that training or a flag needs, the machine has no mixed
             precision, or no step would be made.
     """
+    check_model(cfg)
     missing = [name for name in TRAINING if cfg.get(name) is None]
     if missing:
         raise UserError(
             f'{cfg.filename} has no {", ".join(missing)}, so that nothing can be trained: add '
             f'{"them" if len(missing) > 1 else "it"}, or inherit from a config that has them'
         )
+    for name in TRAINING:
+        if not isinstance(cfg[name], dict):
+            raise UserError(f'{name} must be a dict of settings, but is {cfg[name]!r}')
     if amp:
         wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
         if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
@@ -264,6 +268,24 @@ def prepare_training(cfg: Config, amp: bool = False, auto_scale_lr: bool = False
     _check_steps(cfg)
 
 
+def check_model(cfg: Config) -> None:
+    """Check that a config has a model.
+
+    Args:
+        cfg: The config.
+
+    Raises:
+        UserError: If it has none.
+    """
+    model = cfg.get('model')
+    if not isinstance(model, dict):
+        found = 'no model' if model is None else f'model={model!r}'
+        raise UserError(
+            f'{cfg.filename} has {found}, where the settings of a model are needed: give '
+            'model=dict(type=...), or inherit from a config that has it'
+        )
+
+
 def _check_loop(loop: Any) -> None:
     """Check that a training loop of MMEngine counts what its end is given in."""
     if loop.get('type', 'EpochBasedTrainLoop') in ('EpochBasedTrainLoop', 'IterBasedTrainLoop'):
@@ -287,6 +309,9 @@ def _check_loop(loop: Any) -> None:
 def _check_steps(cfg: Config) -> None:
     _check_loop(cfg.train_cfg)
     for name in ('max_epochs', 'max_iters'):
+        end = cfg.train_cfg.get(name)
+        if end is not None and (not isinstance(end, int) or isinstance(end, bool)):
+            raise UserError(f'train_cfg.{name} must be a whole number, but is {end!r}')
         if cfg.train_cfg.get(name) is not None:
             check_end(0, cfg.train_cfg[name], name)
     loader = cfg.train_dataloader

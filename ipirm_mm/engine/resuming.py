@@ -6,8 +6,42 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
+from torch import Tensor, nn
 
+from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import saved_setting
+
+
+def check_resumable(
+    model: nn.Module, weights: dict[str, Tensor], checkpoint: dict[str, Any], path: str
+) -> None:
+    """Check that a training can go on from a checkpoint, of which MMEngine only warns.
+
+    Args:
+        model: The model.
+        weights: The weights in the checkpoint, by the names of the model's.
+        checkpoint: Content of the checkpoint.
+        path: The file, for messages.
+
+    Raises:
+        UserError: If it has only weights, lacks a parameter, or has one in another shape.
+    """
+    meta = checkpoint.get('meta')
+    counts = [meta.get(name) if isinstance(meta, dict) else None for name in ('epoch', 'iter')]
+    if not all(isinstance(count, int) for count in counts) or 'message_hub' not in checkpoint:
+        raise UserError(
+            f'{path} cannot be resumed: it has weights, but not the epoch and iteration of a '
+            'training; start a new one from it by load_from, without --resume'
+        )
+    for name, parameter in model.named_parameters():
+        found = weights.get(name)
+        if found is None or found.shape != parameter.shape:
+            what = 'it lacks' if found is None else f'it has {tuple(found.shape)} for'
+            raise UserError(
+                f'{path} cannot be resumed, because it is not of this model: {what} {name}, of '
+                f'the shape {tuple(parameter.shape)}; give the config of its training, or start a '
+                'new training from it by load_from, without --resume'
+            )
 
 
 def say_other_batch(runner: Runner, checkpoint: dict[str, Any]) -> None:

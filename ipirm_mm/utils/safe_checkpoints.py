@@ -80,7 +80,12 @@ def load_checkpoints_safely() -> None:
         except pickle.UnpicklingError as error:
             # Not `from error`: PyTorch advises weights_only=False, which lets a file run code.
             raise UserError(_refusal(filename, error)) from None
-        meta = content.get('meta') if isinstance(content, dict) else None
+        if not isinstance(content, dict):
+            raise UserError(
+                f'{filename} is no checkpoint: it holds a {type(content).__name__}, not a dict of '
+                'weights; give the file that tools/train.py saved'
+            )
+        meta = content.get('meta')
         if isinstance(meta, dict):
             meta.pop('config', None)
         return content
