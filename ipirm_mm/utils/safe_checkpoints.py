@@ -177,9 +177,10 @@ def refused_name(error: BaseException) -> str:
         The name of a type or function, or the beginning of the message.
     """
     text = str(error)
-    found = re.search(r'GLOBAL ([\w.]+)', text) or re.search(r'([\w.]+) is not allowed', text)
-    if found:
-        return found[1]
+    for pattern in (r'GLOBAL ([\w.]+)', r'([\w.]+) is not allowed', r"but got <class '([\w.]+)'>"):
+        found = re.search(pattern, text)
+        if found:
+            return found[1]
     if 'WeightsUnpickler error:' in text:
         text = text.split('WeightsUnpickler error:')[-1].strip()
     elif text.startswith('Weights only load failed'):
