@@ -47,7 +47,7 @@ def check_resumable(
 def say_other_batch(runner: Runner, checkpoint: dict[str, Any]) -> None:
     """Warn if a run is resumed with another batch size than its checkpoint was trained with.
 
-    It may be meant, but it changes the number of steps per epoch and what a learning rate does, and
+    It may be meant, but it changes the number of steps per epoch and what a learning rate does.
     MMEngine says nothing of it.
 
     Args:

@@ -111,9 +111,7 @@ def partition_warning(number: int, sizes: Sequence[int], nmi: Sequence[float]) -
             f'{COLLAPSED:.0%} of an equal share)'
         )
     if max(nmi, default=0.0) >= REPEATED:
-        found.append(
-            f'it repeats an earlier one (NMI {max(nmi):.3f}, at least {REPEATED})'
-        )
+        found.append(f'it repeats an earlier one (NMI {max(nmi):.3f}, at least {REPEATED})')
     if not found:
         return None
     return (

@@ -136,7 +136,9 @@ def test_every_kind_of_number_stops_the_training(tmp_path, wrong, message, by_it
     if wrong != 'statistics' and wrong != 'weights':
         assert 'image_6.png, image_7.png, image_8.png' in str(error.value)
     for state in saved(tmp_path).values():
-        assert find_non_finite({k: v for k, v in state['state_dict'].items() if k != 'mask'}) is None
+        assert (
+            find_non_finite({k: v for k, v in state['state_dict'].items() if k != 'mask'}) is None
+        )
         assert find_non_finite(state['optimizer']) is None
     last = f'the last checkpoint is {tmp_path}/iter_2.pth' if by_iter else 'no checkpoint was'
     assert last in str(error.value)
@@ -175,9 +177,7 @@ def test_a_step_that_is_skipped_changes_nothing(tmp_path, bad):
     run(tmp_path, bad=bad, action='skip', hooks=[watch])
     step = bad[0] // 3
     for number, (before, after) in enumerate(zip(watch.states, watch.states[1:]), 1):
-        same = all(
-            before[key].equal(after[key]) for key in before if 'num_batches' not in key
-        )
+        same = all(before[key].equal(after[key]) for key in before if 'num_batches' not in key)
         assert same == (number % 4 == step)
     final = saved(tmp_path)['epoch_2']
     assert find_non_finite(final['optimizer']) is None
@@ -233,9 +233,7 @@ def test_images_are_named_of_two_views_and_without_paths():
     assert describe_batch(None) == 'the images of its batch are not known'
 
 
-@pytest.mark.parametrize(
-    'options', [dict(action='go on'), dict(max_skips=0), dict(interval=0)]
-)
+@pytest.mark.parametrize('options', [dict(action='go on'), dict(max_skips=0), dict(interval=0)])
 def test_bad_options(options):
     with pytest.raises(UserError, match=f'NonFiniteGuardHook.{next(iter(options))} must be'):
         NonFiniteGuardHook(**options)

@@ -184,9 +184,7 @@ class NonFiniteGuardHook(Hook):
             self._pending.append(_step(runner.iter + 1, samples, names, torch.cat(flags)))
         if self.action == 'skip':
             self._skip_or_stop(runner, data_batch)
-        while self._pending and (
-            self._pending[0].arrived() or len(self._pending) > self.interval
-        ):
+        while self._pending and (self._pending[0].arrived() or len(self._pending) > self.interval):
             self._read(runner, data_batch)
 
     def after_train_epoch(self, runner: Runner) -> None:
