@@ -23,9 +23,8 @@ from .explain import find_user_error
 from .models.tta import CROPS, VIEW_POLICIES
 from .resources import find_config
 from .utils import check_checkpoint, with_names
+from .utils.safe_pickle import refuse_pickled_lists
 
-# Endings of files that MMEngine reads with pickle, or with a loader of YAML that makes objects.
-RUN_CODE = ('.pkl', '.pickle', '.yaml', '.yml')
 # Sections of a config without which nothing is trained.
 TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 
@@ -156,22 +155,8 @@ def load_config(path: str, options: dict | None = None) -> Config:
             f'--cfg-options {", ".join(options or {})}: does not fit the config ({error}); '
             'name an item of a list by its number, as in model.distill_losses.0.stages=last'
         ) from error
-    _refuse_pickled_lists(cfg._cfg_dict)
+    refuse_pickled_lists(cfg._cfg_dict)
     return cfg
-
-
-def _refuse_pickled_lists(node: Any) -> None:
-    """Refuse lists of images that MMEngine would unpickle, which could run code."""
-    parts = node.values() if isinstance(node, dict) else node
-    name = node.get('ann_file') if isinstance(node, dict) else None
-    if isinstance(name, str) and name.endswith(RUN_CODE):
-        raise UserError(
-            f'ann_file is {name}: MMEngine reads such files in a way that could run code; write '
-            'the list as .json, or as a .txt for CustomDataset'
-        )
-    for part in parts:
-        if isinstance(part, (dict, list, tuple)):
-            _refuse_pickled_lists(part)
 
 
 def merge_common(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) -> None:

@@ -9,6 +9,10 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ipirm_mm.errors import UserError
+
+# Endings of files that MMEngine reads with pickle, or with a loader of YAML that makes objects.
+RUN_CODE = ('.pkl', '.pickle', '.yaml', '.yml')
 # The only names that a file may refer to, apart from those that are replaced below.
 _ALLOWED = {
     ('collections', 'OrderedDict'),
@@ -55,6 +59,27 @@ def safe_load(stream: BinaryIO) -> Any:
         Exception: Of other types, if the bytes are no pickle.
     """
     return _RestrictedUnpickler(stream).load()
+
+
+def refuse_pickled_lists(node: Any) -> None:
+    """Refuse lists of images that MMEngine would unpickle, which could run code.
+
+    Args:
+        node: A config, or a part of one.
+
+    Raises:
+        UserError: If an ``ann_file`` has an ending of :data:`RUN_CODE`.
+    """
+    parts = node.values() if isinstance(node, dict) else node
+    name = node.get('ann_file') if isinstance(node, dict) else None
+    if isinstance(name, str) and name.endswith(RUN_CODE):
+        raise UserError(
+            f'ann_file is {name}: MMEngine reads such files in a way that could run code; write '
+            'the list as .json, or as a .txt for CustomDataset'
+        )
+    for part in parts:
+        if isinstance(part, (dict, list, tuple)):
+            refuse_pickled_lists(part)
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
