@@ -106,7 +106,7 @@ def test_a_step_is_done_again_when_what_it_was_made_from_is_newer(tmp_path):
 def test_a_training_that_was_cut_off_goes_on(tmp_path):
     step = Step('train', ('python', 'train.py'), tmp_path / 'epoch_9.pth', (), tmp_path)
     assert step.words() == ['python', 'train.py']
-    (tmp_path / 'last_checkpoint').write_text('epoch_3.pth')
+    (tmp_path / 'epoch_3.pth').touch()
     assert step.words() == ['python', 'train.py', '--resume']
     (tmp_path / 'epoch_9.pth').touch()
     assert step.done and not step.begun

@@ -12,6 +12,9 @@ default_hooks = dict(
     exact_resume=dict(type='ExactResumeHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
+    # Here and not in custom_hooks, whose list a child config replaces.
+    non_finite_guard=dict(type='NonFiniteGuardHook'),  # stops at NaN; action='skip' goes on
+    tolerate_reports=dict(type='TolerateReportsHook'),  # a full disk for pictures is a warning
 )
 
 env_cfg = dict(

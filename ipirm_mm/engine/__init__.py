@@ -12,9 +12,11 @@ from .hooks import (
     CRDMemoryHook,
     ExactResumeHook,
     KNNHook,
+    NonFiniteGuardHook,
     PartitionUpdateHook,
     RequireStepsHook,
     SetEpochHook,
+    TolerateReportsHook,
 )
 from .passes import check_end, no_step_message
 from .positions import go_on_within_epochs
@@ -26,9 +28,11 @@ __all__ = [
     'CheckWeightsHook',
     'ExactResumeHook',
     'KNNHook',
+    'NonFiniteGuardHook',
     'PartitionUpdateHook',
     'RequireStepsHook',
     'SetEpochHook',
+    'TolerateReportsHook',
     'apply_bridges',
     'check_end',
     'newest_checkpoint',

@@ -5,9 +5,11 @@ from .check_weights_hook import CheckWeightsHook
 from .crd_memory_hook import CRDMemoryHook
 from .exact_resume_hook import ExactResumeHook
 from .knn_hook import KNNHook
+from .non_finite_guard_hook import NonFiniteGuardHook
 from .partition_update_hook import PartitionUpdateHook
 from .require_steps_hook import RequireStepsHook
 from .set_epoch_hook import SetEpochHook
+from .tolerate_reports_hook import TolerateReportsHook
 
 __all__ = [
     'CRDMemoryHook',
@@ -15,7 +17,9 @@ __all__ = [
     'CheckWeightsHook',
     'ExactResumeHook',
     'KNNHook',
+    'NonFiniteGuardHook',
     'PartitionUpdateHook',
     'RequireStepsHook',
     'SetEpochHook',
+    'TolerateReportsHook',
 ]
