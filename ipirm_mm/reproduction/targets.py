@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
+import mmengine
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.resources import resource_root
@@ -98,7 +98,7 @@ def read_models() -> dict[str, Model]:
     """
     models = {}
     for path in sorted((resource_root() / 'configs').rglob('metafile.yml')):
-        for entry in yaml.safe_load(path.read_text(encoding='utf-8'))['Models']:
+        for entry in mmengine.load(path)['Models']:
             about = entry.get('Metadata', {})
             found = STANDS_FOR.fullmatch(about.get('Stands For', ''))
             metrics = (entry.get('Results') or [{}])[0].get('Metrics', {})
