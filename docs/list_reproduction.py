@@ -63,7 +63,7 @@ of the test split, which the report has, come from the challenge's server, for t
 - **Fewer GPUs.** `--gpus 4` adds `--auto-scale-lr` to trainings; with `--gpus 1` there is no
   launcher.
 - **Rehearsal.** Before weeks of GPUs, run everything with tiny networks, small images and one or
-  two epochs, on a laptop, in a quarter of an hour. It shows that data, disk and installation are
+  two epochs, on a laptop, in about half an hour. It shows that data, disk and installation are
   in order. Its accuracies mean nothing. It writes to `work_dirs/rehearsal`.
 
       python tools/reproduce.py all --scale rehearsal --gpus 1

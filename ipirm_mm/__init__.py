@@ -32,5 +32,6 @@ if importlib.util.find_spec('mmengine') is not None:
 
     from . import datasets, engine, evaluation, models, resources, visualization
 
+    engine.apply_bridges()
     resources.register_models()
     __all__ += ['datasets', 'engine', 'evaluation', 'models', 'resources', 'visualization']

@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from .compat import prepare_cpu_distributed
 from .engine import CheckClassesHook, check_end, no_step_message
@@ -23,6 +23,7 @@ from .explain import find_user_error
 from .models.tta import CROPS, VIEW_POLICIES
 from .resources import find_config
 from .utils import check_checkpoint, with_names
+from .utils.safe_pickle import refuse_pickled_lists
 
 # Sections of a config without which nothing is trained.
 TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -141,7 +142,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
         cfg = with_names(Config.fromfile(found))
     except UserError:
         raise
-    except Exception as error:  # of any type: a config is a program
+    except (Exception, SystemExit) as error:  # of any type: a config is a program
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise UserError(
             f'the config {path} cannot be read: {type(error).__name__}: {reason}; a config is a '
@@ -154,6 +155,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
             f'--cfg-options {", ".join(options or {})}: does not fit the config ({error}); '
             'name an item of a list by its number, as in model.distill_losses.0.stages=last'
         ) from error
+    refuse_pickled_lists(cfg._cfg_dict)
     return cfg
 
 
@@ -212,12 +214,16 @@ def prepare_training(cfg: Config, amp: bool = False, auto_scale_lr: bool = False
         UserError: If a section is missing that training or a flag needs, the machine has no mixed
             precision, or no step would be made.
     """
+    check_model(cfg)
     missing = [name for name in TRAINING if cfg.get(name) is None]
     if missing:
         raise UserError(
             f'{cfg.filename} has no {", ".join(missing)}, so that nothing can be trained: add '
             f'{"them" if len(missing) > 1 else "it"}, or inherit from a config that has them'
         )
+    for name in TRAINING:
+        if not isinstance(cfg[name], dict):
+            raise UserError(f'{name} must be a dict of settings, but is {cfg[name]!r}')
     if amp:
         wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
         if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
@@ -247,6 +253,24 @@ def prepare_training(cfg: Config, amp: bool = False, auto_scale_lr: bool = False
     _check_steps(cfg)
 
 
+def check_model(cfg: Config) -> None:
+    """Check that a config has a model.
+
+    Args:
+        cfg: The config.
+
+    Raises:
+        UserError: If it has none.
+    """
+    model = cfg.get('model')
+    if not isinstance(model, dict):
+        found = 'no model' if model is None else f'model={model!r}'
+        raise UserError(
+            f'{cfg.filename} has {found}, where the settings of a model are needed: give '
+            'model=dict(type=...), or inherit from a config that has it'
+        )
+
+
 def _check_loop(loop: Any) -> None:
     """Check that a training loop of MMEngine counts what its end is given in."""
     if loop.get('type', 'EpochBasedTrainLoop') in ('EpochBasedTrainLoop', 'IterBasedTrainLoop'):
@@ -270,6 +294,9 @@ def _check_loop(loop: Any) -> None:
 def _check_steps(cfg: Config) -> None:
     _check_loop(cfg.train_cfg)
     for name in ('max_epochs', 'max_iters'):
+        end = cfg.train_cfg.get(name)
+        if end is not None and (not isinstance(end, int) or isinstance(end, bool)):
+            raise UserError(f'train_cfg.{name} must be a whole number, but is {end!r}')
         if cfg.train_cfg.get(name) is not None:
             check_end(0, cfg.train_cfg[name], name)
     loader = cfg.train_dataloader
@@ -296,19 +323,17 @@ def _check_steps(cfg: Config) -> None:
 
 
 def check_resume(cfg: Config) -> None:
-    """Check the checkpoint that a run will load, also one that it finds in its work folder.
+    """Check the checkpoint that a run is told to load, before anything is written.
+
+    The runner checks those that it finds in its work folder.
 
     Args:
         cfg: The config of the run.
 
     Raises:
-        UserError: If it is missing or truncated; it is named.
+        UserError: If it is missing or damaged; it is named.
     """
-    path = cfg.get('load_from')
-    if path is None and cfg.get('resume') and os.path.isdir(cfg.work_dir):
-        # A run that was killed while it saved leaves half a file, and is then resumed.
-        path = find_latest_checkpoint(cfg.work_dir)
-    check_checkpoint(path)
+    check_checkpoint(cfg.get('load_from'))
 
 
 def build_runner(cfg: Config) -> Any:
@@ -329,6 +354,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
         _end_distributed()
+    except SystemExit:  # also after a signal, see ExactResumeHook
+        _end_distributed()
+        raise
     except Exception as error:
         user_error = find_user_error(error)
         if user_error is None or os.environ.get('IPIRM_TRACEBACK') == '1':

@@ -6,7 +6,6 @@ import functools
 import importlib
 import importlib.metadata
 import os
-import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +64,10 @@ def check_packages() -> None:
 
 def apply_bridges() -> None:
     """Apply all workarounds that need no config. A second call changes nothing more."""
+    from .utils.safe_checkpoints import allow_checkpoint_types, load_checkpoints_safely
+
     allow_checkpoint_types()
+    load_checkpoints_safely()
     mend_hue_on_numpy_2()
     accept_numpy_labels()
     resolve_own_config_names()
@@ -73,53 +75,6 @@ def apply_bridges() -> None:
     preprocess_one_view_of_two_norms()
     encode_without_masks()
     average_the_model_of_views()
-
-
-def allow_checkpoint_types() -> None:
-    """Let ``torch.load`` read the checkpoints that MMEngine writes.
-
-    Fault: since torch 2.6 ``torch.load`` refuses types other than tensors (``weights_only=True``),
-    but MMEngine 0.10.7 saves its message hub, ``HistoryBuffer`` objects of NumPy arrays, and so
-    cannot load its own checkpoints (mmengine issue 1655). This function allows exactly the types
-    in such a checkpoint. Loading still refuses everything else, so no checkpoint runs code.
-    """
-    import numpy as np
-    import torch
-    from mmengine.logging import HistoryBuffer
-
-    if _version_tuple(torch.__version__) < (2, 6):
-        return
-    multiarray: Any = importlib.import_module(
-        'numpy._core.multiarray' if hasattr(np, '_core') else 'numpy.core.multiarray'
-    )
-    types: list[Any] = [
-        HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        # A buffer holds its statistics as methods, pickled as getattr(HistoryBuffer, name).
-        (_getattr_of_history_buffer, 'builtins.getattr'),
-    ]
-    # A file names these functions by the module that its NumPy had.
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        types.append((multiarray._reconstruct, f'{module}._reconstruct'))
-        types.append((multiarray.scalar, f'{module}.scalar'))
-    for name in ('Float64', 'Float32', 'Int64', 'Int32', 'Bool'):
-        dtype = getattr(getattr(np, 'dtypes', None), f'{name}DType', None)
-        if dtype is not None:
-            types.append(dtype)
-    torch.serialization.add_safe_globals(types)
-
-
-def _getattr_of_history_buffer(owner: Any, name: str) -> Any:
-    """Replace ``getattr`` in a checkpoint; it returns only the statistics of a buffer.
-
-    The builtin would let a checkpoint reach any attribute of the allowed types.
-    """
-    from mmengine.logging import HistoryBuffer
-
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise pickle.UnpicklingError(f'a checkpoint may not hold getattr({owner!r}, {name!r})')
-    return getattr(HistoryBuffer, name)
 
 
 def mend_hue_on_numpy_2() -> None:

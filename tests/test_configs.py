@@ -52,6 +52,7 @@ STEPPED = (
     'configs/linear/linear_ipirm_simclr_r50.py',
     'configs/cifar100/linear_cifar100_authors.py',
     'configs/stl10/ipirm_simclr_stl10.py',
+    'configs/glyphs/ipirm_simclr_glyphs.py',
     'configs/finetune/teacher_r50.py',
     'configs/distill/kl_r50.py',
     'configs/distill/ofd_r50.py',
@@ -68,7 +69,7 @@ CLASSIFIERS = [
 
 def sizes(path):
     """Size of an image, of a view and of a test image."""
-    if 'quickstart' in path:
+    if 'quickstart' in path or 'glyphs' in path:
         return 28, 28, 28
     if 'stl10' in path:
         return 96, 32, 96
@@ -606,8 +607,8 @@ def test_names_of_configs_work_everywhere(tmp_path, monkeypatch):
     cli.merge_common(config, args, ())
     assert Path(config.work_dir) == Path('work_dirs/ipirm_simclr_r50')
     # What is not ours is left to MMEngine.
-    with pytest.raises(UserError, match='there is no config file mmpretrain::a/b.py$'):
-        find_config('mmpretrain::a/b.py')
+    with pytest.raises(UserError, match='there is no config file mmpretrain::a/x9z.py$'):
+        find_config('mmpretrain::a/x9z.py')
     with pytest.raises(ValueError, match='_get_package_and_cfg_path'):
         Config._get_cfg_path('mmpretrain::noslash', 'a.py')
     before = Config.fromfile

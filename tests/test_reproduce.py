@@ -51,7 +51,8 @@ def test_each_checkpoint_in_a_command_or_config_is_made_before_it(full_chain):
     chain, _ = full_chain
     made: set[str] = set()
     for step in chain.steps.values():
-        named = {word for word in step.command if word.endswith(('.pth', '.json', '.pkl', '.csv'))}
+        words = [word.rpartition(':')[2] for word in step.command]  # of CONFIG:CHECKPOINT
+        named = {word for word in words if word.endswith(('.pth', '.json', '.pkl', '.csv'))}
         if step.config:
             config = Config.fromfile(ROOT / step.config)
             named |= set(checkpoints_of(config.model))
@@ -105,7 +106,7 @@ def test_a_step_is_done_again_when_what_it_was_made_from_is_newer(tmp_path):
 def test_a_training_that_was_cut_off_goes_on(tmp_path):
     step = Step('train', ('python', 'train.py'), tmp_path / 'epoch_9.pth', (), tmp_path)
     assert step.words() == ['python', 'train.py']
-    (tmp_path / 'last_checkpoint').write_text('epoch_3.pth')
+    (tmp_path / 'epoch_3.pth').touch()
     assert step.words() == ['python', 'train.py', '--resume']
     (tmp_path / 'epoch_9.pth').touch()
     assert step.done and not step.begun
@@ -170,7 +171,7 @@ def test_everything_from_the_lists_to_the_final_submission(tmp_path):
     ('words', 'message'),
     [
         (('tabel3',), 'there is nothing to reproduce of the name tabel3.*such as table3'),
-        (('table3',), 'there is no folder data/vipriors.*--imagenet and --lists'),
+        (('table3',), 'data/vipriors has no folders train, val, test.*--imagenet and --lists'),
     ],
 )
 def test_mistakes(words, message, tmp_path):

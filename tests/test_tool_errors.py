@@ -149,6 +149,16 @@ TOOLS = {
         ('@/img', '@/out', '--draw', '0'),
         ('@/img', '@/out', '--draw', '-1', '--per-class', '1'),
     ),
+    'reproduce': (
+        ('table9',),
+        ('table3', '--gpus', '0'),
+        ('table3', '--data', '@/none'),
+        ('table3', '--data', '@/img'),
+        ('table3', '--imagenet', '@/img'),
+        ('table3', '--hours'),
+        ('kl_r50', '--scale', 'laptop'),
+        ('table3', '--scale', 'rehearsal', '--data', '@/img'),
+    ),
     'dataset_converters/fashion_mnist50': (('--out', '@/o.npz', '--folder', '@/none'),),
 }
 

@@ -27,13 +27,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ipirm_mm import cli
-from ipirm_mm.datasets.vipriors import subfolders
+from ipirm_mm.datasets.vipriors import SPLITS, subfolders
 from ipirm_mm.errors import UserError
 from ipirm_mm.reproduction import (
     CARD_TFLOPS,
     CARDS,
     TARGETS,
     Chain,
+    RehearsalConfigs,
     Row,
     Step,
     add_target,
@@ -41,7 +42,6 @@ from ipirm_mm.reproduction import (
     read_models,
     table_of,
     training_operations,
-    write_rehearsal_configs,
 )
 from ipirm_mm.resources import find_by_basename
 from ipirm_mm.utils import atomic_write
@@ -136,10 +136,10 @@ def make_chain(args: argparse.Namespace) -> Chain:
         data_step = Step('make the data', tuple(make), data)
         if not data.exists() and args.scale == 'rehearsal' and not args.dry_run:
             run(data_step, 'first')  # the number of classes must be known
-    elif not data.is_dir() and not args.dry_run:
+    elif not args.dry_run and not all((data / split).is_dir() for split in SPLITS):
         raise UserError(
-            f'there is no folder {data}: name the folder of the data by --data, or have it made '
-            'by --imagenet and --lists (see docs/data.md)'
+            f'{data} has no folders {", ".join(SPLITS)}: name the folder of the data by --data, '
+            'or have it made by --imagenet and --lists (see docs/data.md)'
         )
     else:
         data_step = None
@@ -156,8 +156,8 @@ def make_chain(args: argparse.Namespace) -> Chain:
 
         return Chain(find, args.gpus, settings, data_step, tools=tools)
     classes = len(list(subfolders(data / 'train'))) if data.is_dir() else 1000
-    written = write_rehearsal_configs(REHEARSAL, classes, str(data))
-    return Chain(written.__getitem__, args.gpus, None, data_step, REHEARSAL, tools)
+    configs = RehearsalConfigs(REHEARSAL, classes, str(data))
+    return Chain(configs, args.gpus, None, data_step, REHEARSAL, tools)
 
 
 def run(step: Step, number: str) -> None:
@@ -201,9 +201,9 @@ def show(steps: Sequence[Step], args: argparse.Namespace) -> None:
         print(f'# trainings: about {total:.0f} h on {args.gpus} cards of {args.tflops} TFLOPS')
 
 
-def print_table(target: str, rows: Sequence[Row], folder: Path) -> None:
+def print_table(target: str, rows: Sequence[Row], folder: Path, scale: str) -> None:
     """Print a table, and write it as Markdown."""
-    cells, columns = table_of(rows)
+    cells, columns = table_of(rows, 'here' if scale == 'full' else scale)
     path = folder / f'{target}.md'
     print(f'\n{target}, accuracy in percent\n\n{format_table(cells, columns)}')
     atomic_write(path, format_markdown(cells, columns))
@@ -257,7 +257,7 @@ def main() -> None:
             run(step, f'{number}/{len(steps)}')
     for target, rows in tables.items():
         if rows:
-            print_table(target, rows, chain.work_dirs)
+            print_table(target, rows, chain.work_dirs, args.scale)
 
 
 if __name__ == '__main__':

@@ -156,6 +156,7 @@ def main() -> None:
             'name'
         )
     cfg = cli.load_config(args.config, args.cfg_options)
+    cli.check_model(cfg)
     if args.val:
         for part in ('dataloader', 'evaluator', 'cfg'):
             if cfg.get(f'val_{part}') is None:

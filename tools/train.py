@@ -12,7 +12,12 @@ import argparse
 
 import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of compat.py)
 from ipirm_mm import cli
-from ipirm_mm.engine import RequireStepsHook
+from ipirm_mm.engine import (
+    ExactResumeHook,
+    NonFiniteGuardHook,
+    RequireStepsHook,
+    TolerateReportsHook,
+)
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -62,6 +67,9 @@ def main() -> None:
     cli.check_resume(cfg)
     runner = cli.build_runner(cfg)
     runner.register_hook(RequireStepsHook())
+    for kind in (ExactResumeHook, NonFiniteGuardHook, TolerateReportsHook):
+        if not any(isinstance(hook, kind) for hook in runner.hooks):
+            runner.register_hook(kind())
     runner.train()
 
 

@@ -7,9 +7,14 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
+    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=2),
+    # Saves at SIGTERM and SIGUSR1, and lets a resumed run be the undisturbed one.
+    exact_resume=dict(type='ExactResumeHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
+    # Here and not in custom_hooks, whose list a child config replaces.
+    non_finite_guard=dict(type='NonFiniteGuardHook'),  # stops at NaN; action='skip' goes on
+    tolerate_reports=dict(type='TolerateReportsHook'),  # a full disk for pictures is a warning
 )
 
 env_cfg = dict(

@@ -37,4 +37,4 @@ knn_hook = dict(
     query_dataloader=_base_.val_dataloader,
 )
 custom_hooks = [partition_hook, knn_hook]
-default_hooks = dict(logger=dict(interval=5), checkpoint=dict(interval=5, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=5), checkpoint=dict(interval=5, max_keep_ckpts=2))

@@ -33,4 +33,4 @@ optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3))
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=100, by_epoch=True)]
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=20)
 auto_scale_lr = dict(enable=False, base_batch_size=64)
-default_hooks = dict(logger=dict(interval=5), checkpoint=dict(interval=100, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=5), checkpoint=dict(interval=100, max_keep_ckpts=2))

@@ -3,6 +3,7 @@
 from .array_dataset import ArrayDataset
 from .binary_images import STL10, CIFAR100Binary
 from .fashion_mnist import FashionMNIST50
+from .glyphs import Glyphs
 from .indices import (
     ImageNumbers,
     SeenIndex,
@@ -48,6 +49,7 @@ __all__ = [
     'FashionMNIST50',
     'EfficientNetPositionCrop',
     'FiveCrop',
+    'Glyphs',
     'HorizontalFlip',
     'ImageNumbers',
     'LoadImage',

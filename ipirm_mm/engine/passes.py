@@ -169,6 +169,13 @@ def check_steps(runner: Runner) -> None:
     endless = isinstance(_sampler(loader), InfiniteSampler)
     if len(loader.dataset) == 0 or (len(loader) == 0 and not endless):
         raise UserError(message or 'train_dataloader gives no batch: nothing would be trained')
+    batch_size = loader.batch_size
+    own = -(-len(loader.dataset) // get_world_size())
+    if batch_size is not None and batch_size > own and not endless:
+        raise UserError(
+            f'train_dataloader.batch_size is {batch_size}, but there are only {own} training '
+            f'images for each of {get_world_size()} process(es): set it to at most {own}'
+        )
     if counts_iterations(runner):
         done, end, name = loop.iter, loop.max_iters, 'max_iters'
     else:

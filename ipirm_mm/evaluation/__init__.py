@@ -26,7 +26,7 @@ from .linear_probe import LinearProbe
 from .matching import check_disjoint, check_same_images, map_classes, shared_images, split_root
 from .measured_response import MeasuredResponse, image_numbers, measure_response, part_of_loader
 from .metrics import DisentanglementMetric, DumpPredictions, KNNAccuracy, TeacherAccuracy
-from .model_source import ModelSource, check_not_trained_on
+from .model_source import ModelSource, check_not_trained_on, saved_setting
 from .prediction_evaluator import NEED_LABELS, PredictionEvaluator, has_label
 from .predictions import (
     Predictions,
@@ -93,6 +93,7 @@ __all__ = [
     'modularity',
     'save_predictions',
     'save_submission',
+    'saved_setting',
     'shared_images',
     'shifted_probe',
     'mean_difference',

@@ -167,17 +167,29 @@ def _trained_on(checkpoint: str) -> list[dict[str, Any]]:
     """Training data of the config that MMEngine saves in a checkpoint; empty if there is none."""
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     meta = content.get('meta') if isinstance(content, dict) else None
-    text = meta.get('cfg') if isinstance(meta, dict) else None
+    loader = saved_setting(meta.get('cfg') if isinstance(meta, dict) else None, 'train_dataloader')
+    return selections(loader.get('dataset')) if isinstance(loader, dict) else []
+
+
+def saved_setting(text: Any, name: str) -> Any:
+    """A setting of the config that MMEngine saves in a checkpoint. The text is not run.
+
+    Args:
+        text: The text of the config, ``meta['cfg']`` of the checkpoint; something else has none.
+        name: Name of the setting.
+
+    Returns:
+        Its value, of dicts, lists and literals, without pipelines; None if there is none.
+    """
     try:
         tree = ast.parse(text) if isinstance(text, str) else ast.Module([], [])
-    except (SyntaxError, ValueError, RecursionError):
-        return []
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
     for node in tree.body:
         target = node.targets[0] if isinstance(node, ast.Assign) else None
-        if isinstance(target, ast.Name) and target.id == 'train_dataloader':
-            loader = _literal(node.value)  # type: ignore[attr-defined]
-            return selections(loader.get('dataset')) if isinstance(loader, dict) else []
-    return []
+        if isinstance(target, ast.Name) and target.id == name:
+            return _literal(node.value)  # type: ignore[attr-defined]
+    return None
 
 
 def _literal(node: ast.expr) -> Any:

@@ -2,7 +2,7 @@
 
 from .chain import Chain, Step
 from .cost import CARD_TFLOPS, training_operations
-from .rehearsal import write_rehearsal_configs
+from .rehearsal import RehearsalConfigs
 from .results import Row, table_of
 from .targets import CARDS, TARGETS, add_target, check_target, read_models
 
@@ -18,5 +18,5 @@ __all__ = [
     'read_models',
     'table_of',
     'training_operations',
-    'write_rehearsal_configs',
+    'RehearsalConfigs',
 ]

@@ -56,7 +56,8 @@ class Step:
         return (
             self.work_dir is not None
             and not self.makes.exists()
-            and (self.work_dir / 'last_checkpoint').is_file()
+            # Those of an epoch or an iteration; `last_checkpoint` may be missing.
+            and any(self.work_dir.glob('*_[0-9]*.pth'))
         )
 
     def words(self) -> list[str]:

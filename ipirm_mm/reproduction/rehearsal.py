@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from ipirm_mm.resources import find_by_basename, list_configs, resource_root
+from ipirm_mm.resources import find_by_basename, resource_root
 from ipirm_mm.utils import with_names
 
 # Replaces each backbone. Like all of the report's, it has four stages and batch normalization.
@@ -26,15 +26,8 @@ CHECKPOINT = re.compile(r'work_dirs/([^/]+)/epoch_\d+\.pth')
 FOLDER = re.compile(r'^work_dirs/')
 
 
-def rehearsed_names() -> Iterator[str]:
-    """Names of the configs that need data of ImageNet: all but the laptop's and the authors'."""
-    for path in list_configs():
-        if Path(path).parts[0] not in ('quickstart', 'stl10', 'cifar100'):
-            yield Path(path).stem
-
-
-def write_rehearsal_configs(folder: Path, classes: int, data_root: str) -> dict[str, str]:
-    """Write the report's configs anew, each with a tiny network and few epochs.
+class RehearsalConfigs:
+    """Writes the report's configs anew, each with a tiny network and few epochs, when asked for.
 
     All else stays: transforms, losses, partitions, teachers, crops, ensembles. Checkpoints are
     looked for in the folder, in place of ``work_dirs``.
@@ -43,40 +36,53 @@ def write_rehearsal_configs(folder: Path, classes: int, data_root: str) -> dict[
         folder: Folder of the rehearsal; configs go to ``configs`` in it.
         classes: Number of classes of the data.
         data_root: Folder of the data, as in ``VIPriors``.
-
-    Returns:
-        Path of each config by its name.
     """
-    loaded = {}
-    for name in rehearsed_names():
-        path = resource_root() / 'configs' / str(find_by_basename(f'{name}.py'))
-        loaded[name] = with_names(Config.fromfile(path))
-    epochs = {name: _epochs(config) for name, config in loaded.items()}
-    written = {name: str(folder / 'configs' / f'{name}.py') for name in loaded}
 
-    def rename(text: str) -> str:
+    def __init__(self, folder: Path, classes: int, data_root: str) -> None:
+        self.folder = folder
+        self.classes = classes
+        self.data_root = data_root
+        self._written: dict[str, str] = {}
+
+    def __call__(self, name: str) -> str:
+        """Write a config, and those that it names.
+
+        Args:
+            name: Name of the config.
+
+        Returns:
+            Path of the config.
+        """
+        if name not in self._written:
+            path = self._written[name] = str(self.folder / 'configs' / f'{name}.py')
+            config = load_by_name(name)
+            small = Config(_shrink(config.to_dict(), self.classes, self.data_root, self._rename))
+            small.work_dir = str(self.folder / name)
+            if small.get('train_cfg'):
+                small.train_cfg.max_epochs = _epochs(config)
+            small.default_hooks.checkpoint.interval = 1
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            small.dump(path)
+        return self._written[name]
+
+    def _rename(self, text: str) -> str:
         """Let a name of a config or of a checkpoint mean that of the rehearsal."""
         found = CHECKPOINT.fullmatch(text)
-        if found and found[1] in epochs:
-            return f'{folder}/{found[1]}/epoch_{epochs[found[1]]}.pth'
-        if text.startswith('ipirm_mm::') and Path(text).stem in written:
-            return written[Path(text).stem]
-        return FOLDER.sub(f'{folder}/', text)
+        if found:
+            return f'{self.folder}/{found[1]}/epoch_{_epochs(load_by_name(found[1]))}.pth'
+        if text.startswith('ipirm_mm::'):
+            return self(Path(text.partition('::')[2]).stem)
+        return FOLDER.sub(f'{self.folder}/', text)
 
-    (folder / 'configs').mkdir(parents=True, exist_ok=True)
-    for name, config in loaded.items():
-        small = Config(_shrink(config.to_dict(), classes, data_root, rename))
-        small.work_dir = str(folder / name)
-        if small.get('train_cfg'):
-            small.train_cfg.max_epochs = epochs[name]
-        small.default_hooks.checkpoint.interval = 1
-        small.dump(written[name])
-    return written
+
+@cache
+def load_by_name(name: str) -> Any:
+    """Load a config of this package by its name, such as ``'ofd_r50'``."""
+    path = resource_root() / 'configs' / str(find_by_basename(f'{name}.py'))
+    return with_names(Config.fromfile(path))
 
 
 def _epochs(config: Any) -> int:
-    if not config.get('train_cfg'):
-        return 0
     return EPOCHS['stage1' if 'IPIRM' in str(config.model.type) else 'stage2']
 
 
@@ -91,6 +97,8 @@ def _shrink(value: Any, classes: int, data_root: str, rename: Any) -> Any:
     small = {key: _shrink(item, classes, data_root, rename) for key, item in value.items()}
     if small.get('type') == 'VIPriors':
         small.update(num_classes=classes, per_class=None, data_root=data_root)
+    elif small.get('type') == 'NonLinearNeck':
+        small['norm_cfg'] = dict(type='BN1d')  # its SyncBN runs on GPUs only
     for key, item in small.items():
         if key == 'backbone' and isinstance(item, dict) and 'type' in item:
             kept = {name: item[name] for name in KEPT if name in item}

@@ -52,20 +52,21 @@ def accuracy(path: Path) -> float | None:
     return float(found)
 
 
-def table_of(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+def table_of(rows: Sequence[Row], here: str) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Make the table of a target, as far as its files are there.
 
     Args:
         rows: The rows.
+        here: Heading of the accuracies of this project.
 
     Returns:
         Rows and columns for :func:`~ipirm_mm.visualization.tables.format_table`.
     """
-    columns = [('name', 'row'), ('report', 'report'), ('here', 'here')]
+    columns = [('name', 'row'), ('report', 'report'), ('here', here)]
     if any(row.report_tta is not None for row in rows):
         columns += [('report_tta', 'report, TTA')]
     if any('here_tta' in row.files for row in rows):
-        columns += [('here_tta', 'here, ten crops')]
+        columns += [('here_tta', f'{here}, ten crops')]
     cells = []
     for row in rows:
         cell: dict[str, Any] = dict(name=row.name, report=decimals(row.report))

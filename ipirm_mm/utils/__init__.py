@@ -1,7 +1,7 @@
 """Helpers without any knowledge of the method: files, progress, safe unpickling."""
 
 from .config_types import type_name, with_names
-from .io import atomic_open, atomic_write, check_checkpoint
+from .io import atomic_open, atomic_write, check_checkpoint, why_damaged
 from .progress import ProgressBar
 from .safe_pickle import safe_load
 
@@ -12,5 +12,6 @@ __all__ = [
     'check_checkpoint',
     'safe_load',
     'type_name',
+    'why_damaged',
     'with_names',
 ]

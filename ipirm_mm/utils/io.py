@@ -16,8 +16,9 @@ from ipirm_mm.errors import UserError
 def atomic_open(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a file for writing that appears when it is complete, or not at all.
 
-    What is written goes to ``PATH.part``, which replaces ``path`` at the end. If anything fails
-    before, the part is removed and an earlier file at ``path`` stays as it was.
+    What is written goes to ``PATH.part``, which is flushed to the disk and then replaces ``path``.
+    If anything fails before, the part is removed and an earlier file at ``path`` stays as it was.
+    A process or machine that is stopped leaves the part and the earlier file.
 
     Args:
         path: File to write; missing folders are created.
@@ -31,9 +32,25 @@ def atomic_open(path: str | os.PathLike) -> Iterator[BinaryIO]:
     try:
         with open(part, 'wb') as stream:
             yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(part, path)
+        _flush_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk, without which a new file can be lost."""
+    if os.name != 'posix':
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems flush files only
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
@@ -48,7 +65,10 @@ def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
 
 
 def check_checkpoint(path: str | None, remedy: str = '') -> None:
-    """Check that a local checkpoint exists and is complete.
+    """Check that a local checkpoint exists, is complete, and holds the bytes that were saved.
+
+    The file is read once, because ``torch.load`` does not compare the checksums that
+    ``torch.save`` writes. Files of PyTorch before 1.6 have none.
 
     Args:
         path: Path of the checkpoint. None and addresses (``https://...``) are not checked.
@@ -56,25 +76,52 @@ def check_checkpoint(path: str | None, remedy: str = '') -> None:
             command or option that mends it. Defaults to nothing.
 
     Raises:
-        UserError: If it is missing or truncated; it is named.
+        UserError: If it is missing, truncated or changed; it is named.
     """
     if path is None or '://' in path:
         return
     if not os.path.isfile(path):
         raise UserError(f'there is no checkpoint {path}{remedy}')
-    with open(path, 'rb') as stream:
-        zipped = stream.read(2) == b'PK'
-    # torch.save writes a zip archive, whose directory is at the end: it is the first to be lost.
-    if zipped and not zipfile.is_zipfile(path) or os.path.getsize(path) == 0:
+    reason = why_damaged(path)
+    if reason:
         raise UserError(
-            f'the checkpoint {path} is truncated ({os.path.getsize(path):,} bytes): copy it '
-            'again, or resume from an earlier one'
+            f'the checkpoint {path} is {reason}: copy it again, or resume from an earlier one'
         )
-    if zipped and not _holds_dict(path):
+    if _is_zip(path) and not _holds_dict(path):
         raise UserError(
             f'{path} is no checkpoint: torch.save wrote something else than a dict of weights to '
             'it; give the file that tools/train.py saved'
         )
+
+
+def why_damaged(path: str | os.PathLike) -> str | None:
+    """Why a file of ``torch.save`` is not what was saved; None if it is, or if nothing tells.
+
+    Args:
+        path: A file.
+
+    Returns:
+        The end of a sentence that begins with the file's name and "is".
+    """
+    size = os.path.getsize(path)
+    if size and not _is_zip(path):
+        return None
+    try:
+        # torch.save writes a zip archive, whose directory is at the end: it is lost first.
+        if not size or not zipfile.is_zipfile(path):
+            return f'truncated ({size:,} bytes)'
+        with zipfile.ZipFile(path) as archive:
+            # PyTorch's reader gives memory as it is for a part that is marked as a folder.
+            folders = (info.filename for info in archive.infolist() if info.external_attr & 0x10)
+            part = archive.testzip() or next(folders, None)
+    except Exception as error:  # a changed directory ends in errors of many types
+        return f'damaged ({" ".join(str(error).split()) or type(error).__name__})'
+    return f'damaged (its part {part} is not as it was saved)' if part else None
+
+
+def _is_zip(path: str | os.PathLike) -> bool:
+    with open(path, 'rb') as stream:
+        return stream.read(2) == b'PK'
 
 
 def _holds_dict(path: str) -> bool:

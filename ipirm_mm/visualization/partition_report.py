@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ from ipirm_mm.utils import atomic_open, atomic_write
 
 from .partition_grid import partition_grid
 from .sample_images import SampleImages
+
+# Less than this part of an equal share of the images, and a subset has collapsed; from this
+# normalized mutual information on, a partition repeats an earlier one.
+COLLAPSED = 0.1
+REPEATED = 0.9
 
 
 def report_partition(
@@ -66,16 +71,53 @@ def report_partition(
     )
     for name, value in scalars.items():
         runner.visualizer.add_scalar(f'partition/{name}', value, step=step)
-    picture = partition_grid(
-        SampleImages(runner.train_dataloader.dataset, labels.get('sample_idx')),
-        result.assignment.cpu(),
-        title=f'Partition {number}, before {time}',
-    )
-    runner.visualizer.add_image(f'partition_{number}', picture, step=step)
+    warning = partition_warning(number, sizes, result.nmi)
+    if warning:
+        runner.logger.warning(warning)
     stem = Path(runner.work_dir) / 'partitions' / f'partition_{number:02d}'
-    with atomic_open(stem.with_suffix('.png')) as stream:
-        Image.fromarray(picture).save(stream, format='png')
-    atomic_write(stem.with_suffix('.json'), json.dumps(record, indent=1))
+    try:
+        atomic_write(stem.with_suffix('.json'), json.dumps(record, indent=1))
+        picture = partition_grid(
+            SampleImages(runner.train_dataloader.dataset, labels.get('sample_idx')),
+            result.assignment.cpu(),
+            title=f'Partition {number}, before {time}',
+        )
+        runner.visualizer.add_image(f'partition_{number}', picture, step=step)
+        with atomic_open(stem.with_suffix('.png')) as stream:
+            Image.fromarray(picture).save(stream, format='png')
+    except Exception as error:  # of any type: a picture must not end a training of days
+        runner.logger.warning(
+            f'Partition {number} is found and used, but its report in {stem.parent} cannot be '
+            f'written ({type(error).__name__}: {error})'
+        )
+
+
+def partition_warning(number: int, sizes: Sequence[int], nmi: Sequence[float]) -> str | None:
+    """Say in one line that a partition has collapsed, or that it repeats an earlier one.
+
+    Args:
+        number: Number of the partition, from 1.
+        sizes: Sizes of its subsets.
+        nmi: Normalized mutual information with each earlier partition that is kept.
+
+    Returns:
+        The line; None if the smallest subset has at least :data:`COLLAPSED` of an equal share, and
+        every value of ``nmi`` is less than :data:`REPEATED`.
+    """
+    found = []
+    if min(sizes) < COLLAPSED * sum(sizes) / len(sizes):
+        found.append(
+            f'its smallest subset has {min(sizes)} of {sum(sizes)} images (collapsed: less than '
+            f'{COLLAPSED:.0%} of an equal share)'
+        )
+    if max(nmi, default=0.0) >= REPEATED:
+        found.append(f'it repeats an earlier one (NMI {max(nmi):.3f}, at least {REPEATED})')
+    if not found:
+        return None
+    return (
+        f'Partition {number} adds little: {", and ".join(found)}. Subsets of more equal size '
+        "(PartitionUpdateHook.solver.balance='strict') or a longer interval may help"
+    )
 
 
 def partition_record(

@@ -1,4 +1,4 @@
-"""Train quickstart configs in processes of their own, two at a time."""
+"""Train small configs in processes of their own, two at a time."""
 
 from __future__ import annotations
 
@@ -56,12 +56,13 @@ def _train(arguments: Sequence[str], output: Path, threads: int) -> None:
 
 
 class Run:
-    """One training of a quickstart config, in a process of its own.
+    """One training of a small config, in a process of its own.
 
     A finished run is reused if nothing that it depends on has changed.
 
     Args:
-        config: Name of the config, without folder and ending.
+        config: Name of the config without ending: of one in ``configs/quickstart``, or with its
+            folder, such as ``'glyphs/simclr_glyphs'``.
         folder: Work folder.
         epochs: Number of epochs.
         seed: Seed.
@@ -70,6 +71,8 @@ class Run:
             They are trained first.
         epoch_cost: Time per epoch relative to other runs, from which the remaining time is
             estimated. Defaults to 1.
+        inputs: Files that the training reads; another content makes it another run. Defaults to
+            none.
     """
 
     def __init__(
@@ -81,8 +84,10 @@ class Run:
         options: Sequence[str] = (),
         needs: dict[str, Run] | None = None,
         epoch_cost: float = 1.0,
+        inputs: Sequence[Path] = (),
     ) -> None:
         self.config = config
+        self.inputs = inputs
         self.epoch_cost = epoch_cost
         self.needs = needs or {}
         self.epochs = epochs
@@ -114,7 +119,8 @@ class Run:
     @property
     def config_path(self) -> Path:
         """Path of the config."""
-        return ROOT / f'configs/quickstart/{self.config}.py'
+        name = self.config if '/' in self.config else f'quickstart/{self.config}'
+        return ROOT / f'configs/{name}.py'
 
     def _fingerprint(self) -> str:
         """Hash of everything that the run depends on."""
@@ -122,7 +128,7 @@ class Run:
         digest.update(Config.fromfile(self.config_path).pretty_text.encode())
         for run in self.needs.values():
             digest.update(run.fingerprint.encode())
-        for source in sorted((ROOT / 'ipirm_mm').rglob('*.py')):
+        for source in (*self.inputs, *sorted((ROOT / 'ipirm_mm').rglob('*.py'))):
             digest.update(source.read_bytes())
         return digest.hexdigest()
 

@@ -22,11 +22,11 @@ FOLDER = Path(__file__).resolve().parents[2] / 'projects/laptop'
 def _importable(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ('runs', 'evaluation'):
+    for name in ('runs', 'evaluation', 'glyphs'):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize('name', ['demo', 'table2', 'table3', 'table4'])
+@pytest.mark.parametrize('name', ['demo', 'table2', 'table3', 'table4', 'glyphs'])
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [f'{name}.py', '--help'])
     with pytest.raises(SystemExit) as stop:
@@ -55,6 +55,19 @@ def test_a_finished_run_is_reused_until_something_changes(tmp_path):
     assert student.fingerprint != other.fingerprint
     assert student.arguments[-1] == f'a.b={run.checkpoint}'
     train_all([encoder()], Console(quiet=True))  # there is nothing to do
+
+
+def test_a_run_depends_on_the_files_that_it_reads(tmp_path):
+    from runs import ROOT, Run
+
+    data = tmp_path / 'data.npz'
+    fingerprints = set()
+    for content in (b'a', b'b', b'a'):
+        data.write_bytes(content)
+        run = Run('glyphs/simclr_glyphs', tmp_path, 1, 0, inputs=[data])
+        fingerprints.add(run.fingerprint)
+    assert len(fingerprints) == 2
+    assert run.config_path == ROOT / 'configs/glyphs/simclr_glyphs.py'
 
 
 def test_runs_are_trained_and_a_failure_is_told(tmp_path, monkeypatch):
@@ -126,3 +139,102 @@ def test_table_as_markdown(tmp_path, capsys):
     save_table(tmp_path / 'new/t.md', [dict(a='x', b='1')], [('a', 'name'), ('b', 'value')])
     assert (tmp_path / 'new/t.md').read_text() == '| name | value |\n| --- | --- |\n| x | 1 |\n'
     assert 'name  value' in capsys.readouterr().out
+
+
+@pytest.fixture
+def glyphs_file(tmp_path):
+    """A data set of Glyphs whose images show a bar, which tells the class, of another gray a kind."""
+    from ipirm_mm.datasets.glyphs import CHARACTERS, SPLITS
+
+    classes, kinds, copies = len(CHARACTERS), 5, 1
+    shape = (len(SPLITS), kinds, copies, classes)
+    split, factors, _, labels = (axis.ravel().astype(np.uint8) for axis in np.indices(shape))
+    images = np.random.default_rng(0).integers(0, 20, (len(labels), 28, 28), dtype=np.uint8)
+    for image, label, kind in zip(images, labels, factors):
+        image[4 + label // 9 * 5 :, label % 9 * 3] = 255 - 20 * kind
+    path = tmp_path / 'glyphs.npz'
+    np.savez(path, images=images, labels=labels, factors=factors, split=split)
+    return path
+
+
+@pytest.mark.slow
+def test_glyphs_trains_and_writes_its_table(glyphs_file, tmp_path, monkeypatch, capsys):
+    import glyphs
+
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        ['glyphs.py', '--data', str(glyphs_file), '--work-dir', str(tmp_path / 'work')]
+        + ['--epochs', '1', '--seeds', '0', '--configs', 'simclr', 'penalty_only'],
+    )
+    monkeypatch.setattr(glyphs, 'options_for', smaller(glyphs.options_for))
+    glyphs.main()
+    table = (tmp_path / 'work/glyphs.md').read_text()
+    assert table.count('| penalty_only |') == len(glyphs.MEASURES)
+    for heading in glyphs.MEASURES.values():
+        assert re.search(rf'\| simclr +\| {heading} +\| [\d.]+ \(.*\| [01] of 1', table), table
+    assert f'{tmp_path}/work/glyphs.md: percent' in capsys.readouterr().out.replace('\n', '')
+
+
+def smaller(options_for):
+    """Options of a run, with batches that the few images fill."""
+    return lambda *arguments: [*options_for(*arguments), 'train_dataloader.batch_size=64']
+
+
+def test_measures_of_glyphs():
+    """Features that tell character and kind; and characters that only serif and sans fonts tell."""
+    import glyphs
+
+    generator = torch.Generator().manual_seed(0)
+    kind = torch.arange(5).repeat_interleave(40)
+    y = torch.arange(4).repeat(50)
+
+    def part(clean):
+        return dict(x=clean + 0.05 * torch.randn(clean.shape, generator=generator), y=y, kind=kind)
+
+    both = torch.cat([torch.eye(4)[y], torch.eye(5)[kind]], 1)
+    found = glyphs.evaluate(part(both), part(both))
+    assert found['knn'] == found['probe'] == found['kind'] == 100
+    train, test = part(torch.eye(4)[y]), part(torch.eye(4)[y])
+    found = glyphs.evaluate(train, test)
+    assert found['to_others'] == found['to_text'] == found['probe'] == 100
+    assert found['kind'] < 50
+    for one in (train, test):  # fonts of other kinds show the next character
+        one['x'][kind >= 2] = one['x'][kind >= 2].roll(1, 1)
+    found = glyphs.evaluate(train, test)
+    assert found['to_others'] == found['to_text'] == 0
+    test['kind'] = torch.zeros_like(kind)
+    with pytest.raises(glyphs.UserError, match='need serif or sans fonts, and others'):
+        glyphs.evaluate(train, test)
+
+
+def test_rows_of_glyphs_have_gains_over_both_references():
+    import glyphs
+
+    def seeds(*values):
+        return [dict.fromkeys(glyphs.MEASURES, value) for value in values]
+
+    found = dict(
+        simclr=seeds(50, 60),
+        ipirm_simclr=seeds(53, 59),
+        penalty_only=seeds(40, 30),
+        pixels=[dict(knn=45.0)],
+    )
+    rows = glyphs.table_rows(found)
+    assert len(rows) == 3 * len(glyphs.MEASURES) + 1
+    ours = next(row for row in rows if row['name'] == 'ipirm_simclr')
+    assert ours['measure'] == 'k-NN' and ours['accuracy'] == '56.0 (53.0 to 59.0)'
+    assert ours['simclr gain'] == '+1.0 (-1.0 to +3.0)' and ours['simclr above'] == '1 of 2'
+    assert ours['penalty_only gain'] == '+21.0 (+13.0 to +29.0)'
+    assert ours['penalty_only above'] == '2 of 2'
+    (pixels,) = (row for row in rows if row['name'] == 'pixels')
+    assert pixels['simclr gain'] == '-10.0 (-15.0 to -5.0)'
+    assert 'simclr gain' not in rows[0] and 'penalty_only gain' in rows[0]
+
+
+def test_missing_data_of_glyphs(tmp_path, monkeypatch):
+    import glyphs
+
+    monkeypatch.setattr(sys, 'argv', ['glyphs.py', '--data', str(tmp_path / 'none.npz')])
+    with pytest.raises(glyphs.UserError, match='none.npz is missing: make it by python tools/'):
+        glyphs.main()

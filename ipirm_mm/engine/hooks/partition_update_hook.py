@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.dataset import DefaultSampler, worker_init_fn
+from mmengine.dataset import DefaultSampler
 from mmengine.dist import broadcast, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS
@@ -36,6 +36,8 @@ from ..passes import (
     passes_before,
     prepare_images,
 )
+from ..positions import DONE, batches_done
+from ..signals import init_worker
 from ..waiting import FirstRankWork
 
 REPLACED = ('oldest', 'most_similar')
@@ -217,6 +219,8 @@ class PartitionUpdateHook(Hook):
         if runner._resume:
             meta = checkpoint.get('meta', {})
             now = meta.get('iter' if self._counts_iterations else 'epoch', 0)
+            if not self._counts_iterations and meta.get(DONE, 0):
+                now += 1  # saved within an epoch, before which a partition was found
             found = bisect_left(self._due, now)
             if self.max_partitions is not None:
                 found = min(found, self.max_partitions)
@@ -244,7 +248,8 @@ class PartitionUpdateHook(Hook):
         model = unwrap(runner.model)
         model.set_epoch(current_pass(runner), runner.seed)
         broadcast_epoch(runner)
-        if not self._counts_iterations:
+        # Within an epoch that goes on, the checkpoint has the partition.
+        if not self._counts_iterations and not batches_done(runner):
             self._update_if_due(runner, model)
 
     def before_train_iter(
@@ -364,7 +369,7 @@ class PartitionUpdateHook(Hook):
             num_workers=train.num_workers,
             collate_fn=FUNCTIONS.get('default_collate'),
             worker_init_fn=partial(
-                worker_init_fn,
+                init_worker,
                 num_workers=train.num_workers,
                 rank=get_rank(),
                 seed=runner.seed + self._now(runner) + draw,

@@ -25,7 +25,14 @@ from .label_rules import (
 from .momentum_encoder import MomentumEncoder
 from .pooling import pool_last, pooled_feature, run_wrapped_classifier, whole_images
 from .sample_indices import sample_indices
-from .weights import CheckedPretrained, load_state, load_weights, plain_state, unwrapped_state
+from .weights import (
+    CheckedPretrained,
+    load_state,
+    load_weights,
+    plain_state,
+    refuse_non_finite,
+    unwrapped_state,
+)
 
 __all__ = [
     'SCORE_KINDS',
@@ -53,6 +60,7 @@ __all__ = [
     'own_rows',
     'plain_classifier',
     'plain_state',
+    'refuse_non_finite',
     'pool_last',
     'pooled_feature',
     'run_wrapped_classifier',

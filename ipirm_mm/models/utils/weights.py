@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.utils import check_checkpoint
+from ipirm_mm.utils.finite import find_non_finite
 
 # Prefixes of an encoder's keys in a checkpoint, in the order in which they are tried: alone, in a
 # classifier or algorithm, under DDP, in the repositories of MoCo and SimSiam.
@@ -71,6 +72,25 @@ def unwrapped_state(state: Any) -> Any:
     return plain
 
 
+def refuse_non_finite(weights: dict[str, tuple[Tensor, Tensor]], path: str) -> None:
+    """Refuse weights that are not finite, as a training leaves them that has diverged.
+
+    Args:
+        weights: By their keys, the tensors of a checkpoint and those that the module has now: what
+            is built infinite, such as the mask of an attention, may stay so.
+        path: The file that they are from, for the message.
+
+    Raises:
+        UserError: If a value is not finite.
+    """
+    for key, (loaded, own) in weights.items():
+        if find_non_finite(loaded, key) and not find_non_finite(own, key):
+            raise UserError(
+                f'{path} has values in {key} that are not finite (NaN or infinite), of a training '
+                'that diverged: give an earlier checkpoint'
+            )
+
+
 def load_weights(
     module: nn.Module, path: str, prefix: str | None = None, strict: bool = False
 ) -> LoadedWeights:
@@ -87,8 +107,8 @@ def load_weights(
         The counts.
 
     Raises:
-        UserError: If no path is given, no key fits, or, with ``strict``, a key does not fit. The
-            message names keys of both sides.
+        UserError: If no path is given, a weight is not finite, no key fits, or, with ``strict``, a
+            key does not fit. The message names keys of both sides.
     """
     if not path:
         raise UserError(f'there is no checkpoint for {type(module).__name__}: give its path')
@@ -146,6 +166,7 @@ def load_state(
         key: own[key].clone() for key in present if state[prefix + key].shape != own[key].shape
     }
     part = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    refuse_non_finite({key: (state[prefix + key], own[key]) for key in present}, path)
     if present:
         load_state_dict(module, part, strict=False, logger='silent')
     now = module.state_dict()

@@ -1,0 +1,36 @@
+"""A hook for tests: a run that gets a signal at a given step."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmpretrain.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SignalAt(Hook):
+    """Send a signal to this process, and to its children, in a step.
+
+    Args:
+        iteration: Number of the step, from 0 on.
+        name: Name of the signal.
+        rank: Which process gets it.
+    """
+
+    def __init__(self, iteration: int, name: str = 'SIGTERM', rank: int = 0) -> None:
+        self.iteration = iteration
+        self.number = getattr(signal, name)
+        self.rank = rank
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        """Send it."""
+        if runner.iter != self.iteration or get_rank() != self.rank:
+            return
+        # From elsewhere, as a scheduler does: workers heed their own parent.
+        pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+        subprocess.run(['kill', f'-{int(self.number)}', *map(str, pids)], check=True)
