@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -20,7 +21,8 @@ INDEX = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
 MODELS = {
     model['Name']: model
     for file in INDEX
-    if 'quickstart' not in file
+    # These are for processors.
+    if not re.search('quickstart|glyphs', file)
     for model in yaml.safe_load((ROOT / file).read_text())['Models']
 }
 # One of each kind of setting, of networks that are built fast.

@@ -159,6 +159,12 @@ TOOLS = {
         ('kl_r50', '--scale', 'laptop'),
         ('table3', '--scale', 'rehearsal', '--data', '@/img'),
     ),
+    'dataset_converters/glyphs': (
+        ('--out', '@/o.npz', '--fonts', '@/none'),
+        ('--out', '@/o.npz', '--fonts', '@/img'),
+        ('--out', '@', '--fonts', '@/img'),
+        ('--out', '@/o.npz', '--fonts', '@/img', '--seed', '-1'),
+    ),
     'dataset_converters/fashion_mnist50': (('--out', '@/o.npz', '--folder', '@/none'),),
 }
 
