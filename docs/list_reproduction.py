@@ -19,8 +19,9 @@ from ipirm_mm.reproduction import (
     Step,
     add_target,
     read_models,
-    training_operations,
+    training_hours,
 )
+from ipirm_mm.reproduction.chain import GPUS
 from ipirm_mm.resources import find_by_basename
 from ipirm_mm.utils import atomic_write
 from ipirm_mm.visualization import format_markdown
@@ -85,8 +86,7 @@ and tests are not counted. For other cards: `python tools/reproduce.py TARGET --
 @cache
 def hours_of(config: str) -> float:
     """Estimate the hours of a training on eight cards."""
-    operations = training_operations(cli.load_config(str(ROOT / config)))
-    return operations / (8 * CARD_TFLOPS * 1e12) / 3600
+    return training_hours(cli.load_config(str(ROOT / config)), GPUS)
 
 
 def trainings(steps: list[Step]) -> list[dict[str, str]]:

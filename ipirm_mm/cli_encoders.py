@@ -13,6 +13,7 @@ from mmengine.config import Config
 from .cli import load_config
 from .errors import UserError
 from .evaluation import EncoderFiles, encoder_files
+from .models.classifiers import model_name
 from .utils import check_checkpoint
 
 
@@ -95,7 +96,7 @@ def encoder_names(files: Sequence[EncoderFiles]) -> list[str]:
     Returns:
         Different names.
     """
-    names = [Path(one.config.rpartition('::')[2]).stem for one in files]
+    names = [model_name(one.config) for one in files]
     for parts in (1, 2):
         if len(set(names)) == len(names):
             return names

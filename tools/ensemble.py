@@ -54,7 +54,12 @@ from ipirm_mm.evaluation import (
 )
 from ipirm_mm.functional import merge_label_scores, merge_scores
 from ipirm_mm.functional.scores import POLICIES, WEIGHTED_POLICIES
-from ipirm_mm.models.classifiers import load_member_weights, match_members, member_names
+from ipirm_mm.models.classifiers import (
+    load_member_weights,
+    match_members,
+    member_names,
+    model_name,
+)
 from ipirm_mm.utils import atomic_write
 from ipirm_mm.visualization import format_table
 
@@ -138,7 +143,7 @@ def read(member: str, number: int, split: str, args: argparse.Namespace) -> Pred
             raise UserError(f'{member} is a config: give its checkpoint too, {member}:CHECKPOINT')
         print(f'reading {member}', flush=True)  # half a minute for 50,000 images of 1,000 classes
         return load_predictions(member)
-    name = Path(config.rpartition('::')[2]).stem
+    name = model_name(config)
     path = args.work_dir / f'{name}_{number}_{split}.pkl'
     command = [sys.executable, str(TEST_TOOL), config, *checkpoint, '--out', str(path)]
     command += ['--work-dir', str(args.work_dir / name)]

@@ -41,7 +41,7 @@ from ipirm_mm.reproduction import (
     check_target,
     read_models,
     table_of,
-    training_operations,
+    training_hours,
 )
 from ipirm_mm.resources import find_by_basename
 from ipirm_mm.utils import atomic_write
@@ -85,8 +85,7 @@ def parse_args() -> argparse.Namespace:
         '--card',
         type=int,
         choices=CARDS,
-        help='memory of a card in GB: adds what a training needs to fit (default: the report has '
-        'cards of 32 GB, and nothing is added)',
+        help='memory of a card in GB: adds what a training needs to fit (default: nothing)',
     )
     parser.add_argument(
         '--hours',
@@ -192,8 +191,7 @@ def show(steps: Sequence[Step], args: argparse.Namespace) -> None:
     for number, step in enumerate(steps, 1):
         state = '  (done)' if step.done else '  (goes on)' if step.begun else ''
         if args.hours and step.config is not None:
-            operations = training_operations(cli.load_config(step.config))
-            hours = operations / (args.gpus * args.tflops * 1e12) / 3600
+            hours = training_hours(cli.load_config(step.config), args.gpus, args.tflops)
             total += hours
             state += f'  about {hours:.1f} h'
         print(f'# {number}. {step.title}{state}\n{shlex.join(step.words())}', flush=True)

@@ -1,7 +1,7 @@
 """The report from its data to its submission: the commands of each table, and a rehearsal."""
 
 from .chain import Chain, Step
-from .cost import CARD_TFLOPS, training_operations
+from .cost import CARD_TFLOPS, training_hours
 from .rehearsal import RehearsalConfigs
 from .results import Row, table_of
 from .targets import CARDS, TARGETS, add_target, check_target, read_models
@@ -17,6 +17,6 @@ __all__ = [
     'check_target',
     'read_models',
     'table_of',
-    'training_operations',
+    'training_hours',
     'RehearsalConfigs',
 ]

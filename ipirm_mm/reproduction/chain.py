@@ -101,6 +101,7 @@ class Chain:
     work_dirs: Path = Path('work_dirs')
     tools: str = 'tools'
     steps: dict[Path, Step] = field(default_factory=dict)
+    _loaded: dict[str, tuple[str, Any]] = field(default_factory=dict, repr=False)
 
     def add(self, step: Step) -> Path:
         """Add a step, if there is none yet that makes its file.
@@ -225,8 +226,10 @@ class Chain:
         Returns:
             Its path, and the config.
         """
-        path = self.find(name)
-        return path, with_names(Config.fromfile(path))
+        if name not in self._loaded:
+            path = self.find(name)
+            self._loaded[name] = path, with_names(Config.fromfile(path))
+        return self._loaded[name]
 
     def _make_checkpoint(self, found: str, path: str) -> Path:
         """Add the training that makes a checkpoint which a config names."""

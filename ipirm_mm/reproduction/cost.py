@@ -40,3 +40,20 @@ def training_operations(config: Any) -> float:
     splits = config.train_dataloader.dataset.get('split', 'train')
     images = IMAGES_PER_SPLIT * (1 if isinstance(splits, str) else len(splits))
     return counter.get_total_flops() / batch * images * config.train_cfg.max_epochs
+
+
+def training_hours(config: Any, cards: int, tflops: float = CARD_TFLOPS) -> float:
+    """Estimate how long a training takes.
+
+    Args:
+        config: The config.
+        cards: Number of cards.
+        tflops: Operations per second of one card, in TFLOPS. Defaults to :data:`CARD_TFLOPS`.
+
+    Returns:
+        Hours.
+
+    Raises:
+        UserError: As :func:`training_operations`.
+    """
+    return training_operations(config) / (cards * tflops * 1e12) / 3600

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,6 +91,7 @@ class Model(NamedTuple):
     settings: dict[int, tuple[str, ...]]
 
 
+@cache
 def read_models() -> dict[str, Model]:
     """Read the model index.
 

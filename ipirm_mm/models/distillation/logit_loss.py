@@ -13,6 +13,8 @@ from .outputs import NetworkOutputs
 class LogitLoss(DistillationLoss):
     """Base of the losses that compare the logits of the classes.
 
+    They compare all teachers together, so ``teacher`` of the base class has no meaning for them.
+
     Args:
         loss_weight: Weight of the loss. Defaults to 1.
 
