@@ -18,6 +18,7 @@ from .hooks import (
     SetEpochHook,
     TolerateReportsHook,
 )
+from .loaders import check_workers
 from .passes import check_end, no_step_message
 from .positions import go_on_within_epochs
 from .signals import keep_workers_at_sigterm
@@ -41,9 +42,10 @@ __all__ = [
 
 
 def apply_bridges() -> None:
-    """Mend what loses trainings in MMEngine. A second call changes nothing more."""
+    """Mend what loses or ends trainings in MMEngine. A second call changes nothing more."""
     write_whole_files()
     keep_until_replaced()
     resume_the_newest()
     go_on_within_epochs()
     keep_workers_at_sigterm()
+    check_workers()

@@ -275,7 +275,7 @@ class StepCounter:
         return StepMemory(
             weights=_bytes(_tensors(self.model)),
             gradients=2 * gradients,
-            optimizer=int(gradients * _states_per_weight(self._optimizer)),
+            optimizer=int(gradients * states_per_weight(self._optimizer)),
             teachers=sum(_bytes(_tensors(frozen)) for frozen in self.teachers),
             kept=kept,
             peak=live.peak,
@@ -347,8 +347,12 @@ def _remove_data(network: nn.Module, mode: FakeTensorMode) -> None:
                 module._buffers[name] = mode.from_tensor(buffer)
 
 
-def _states_per_weight(options: dict) -> float:
-    """Numbers that an optimizer keeps per weight, found in one step on a small matrix."""
+def states_per_weight(options: dict) -> float:
+    """Numbers that an optimizer keeps per weight, found in one step on a small matrix.
+
+    Args:
+        options: Config of the optimizer.
+    """
     weight = nn.Parameter(torch.ones(4, 4))
     weight.grad = torch.ones(4, 4)
     optimizer = OPTIMIZERS.build(dict(options, params=[weight]))

@@ -162,25 +162,36 @@ def check_steps(runner: Runner) -> None:
             'gives images without end, and train_cfg counts epochs: use DefaultSampler, or '
             'train_cfg=dict(by_epoch=False, max_iters=...)'
         )
-    check_slice(loader.dataset)
-    message = no_step_message(
-        len(loader.dataset), loader.batch_size, loader.drop_last, get_world_size()
-    )
-    endless = isinstance(_sampler(loader), InfiniteSampler)
-    if len(loader.dataset) == 0 or (len(loader) == 0 and not endless):
-        raise UserError(message or 'train_dataloader gives no batch: nothing would be trained')
-    batch_size = loader.batch_size
-    own = -(-len(loader.dataset) // get_world_size())
-    if batch_size is not None and batch_size > own and not endless:
-        raise UserError(
-            f'train_dataloader.batch_size is {batch_size}, but there are only {own} training '
-            f'images for each of {get_world_size()} process(es): set it to at most {own}'
-        )
+    check_batches(loader, get_world_size())
     if counts_iterations(runner):
         done, end, name = loop.iter, loop.max_iters, 'max_iters'
     else:
         done, end, name = loop.epoch, loop.max_epochs, 'max_epochs'
     check_end(done, end, name)
+
+
+def check_batches(loader: DataLoader, world: int) -> None:
+    """Check that a training loader gives each process a whole batch.
+
+    Args:
+        loader: The data loader, of this process.
+        world: Number of processes.
+
+    Raises:
+        UserError: If there are too few images.
+    """
+    check_slice(loader.dataset)
+    message = no_step_message(len(loader.dataset), loader.batch_size, loader.drop_last, world)
+    endless = isinstance(_sampler(loader), InfiniteSampler)
+    if len(loader.dataset) == 0 or ((message or len(loader) == 0) and not endless):
+        raise UserError(message or 'train_dataloader gives no batch: nothing would be trained')
+    batch_size = loader.batch_size
+    own = -(-len(loader.dataset) // world)
+    if batch_size is not None and batch_size > own and not endless:
+        raise UserError(
+            f'train_dataloader.batch_size is {batch_size}, but there are only {own} training '
+            f'images for each of {world} process(es): set it to at most {own}'
+        )
 
 
 def say_lost_gradients(runner: Runner) -> None:

@@ -146,12 +146,18 @@ class PartitionUpdateHook(Hook):
         self.batch_size = batch_size
         self.by_epoch = by_epoch
         self.keep_loaded = keep_loaded
+        # Epochs or iterations before which a partition is found; from `before_run` on.
+        self.due: list[int] = []
 
     def _is_due(self, time: int) -> bool:
         return self.update_before_train if time == 0 else time % self.interval == 0
 
-    def _schedule(self, runner: Runner) -> list[int]:
-        """Epochs before which a partition is found, or iterations (see :meth:`_now`)."""
+    def schedule(self, runner: Runner) -> list[int]:
+        """Epochs before which a partition is found, or iterations (see :meth:`_now`).
+
+        Args:
+            runner: The runner, whose training loop is built if it is not.
+        """
         loop = runner.train_loop
         if not counts_iterations(runner) and self.by_epoch is not False:
             return [epoch for epoch in range(loop.max_epochs) if self._is_due(epoch)]
@@ -166,6 +172,15 @@ class PartitionUpdateHook(Hook):
                 due.append(iteration)
             seen = passes
         return due
+
+    def count(self, kept: int | None = None) -> int:
+        """Number of partitions that the schedule will find, known before training begins.
+
+        Args:
+            kept: Count at most so many. Defaults to None: all.
+        """
+        limits = [limit for limit in (self.max_partitions, kept) if limit is not None]
+        return min([len(self.due), *limits])
 
     def _now(self, runner: Runner) -> int:
         return runner.iter if self._counts_iterations else runner.epoch
@@ -205,11 +220,8 @@ class PartitionUpdateHook(Hook):
         if counts_iterations(runner) and self.by_epoch is None:
             self.by_epoch = False
         self._counts_iterations = counts_iterations(runner) or self.by_epoch is False
-        self._due = self._schedule(runner)
-        room = len(self._due)
-        for limit in (self.max_partitions, self.max_partitions_kept):
-            room = room if limit is None else min(room, limit)
-        model.partitions.allocate(room, num_images)
+        self.due = self.schedule(runner)
+        model.partitions.allocate(self.count(self.max_partitions_kept), num_images)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Drop or keep the partitions of a checkpoint, before the model loads it."""
@@ -221,7 +233,7 @@ class PartitionUpdateHook(Hook):
             now = meta.get('iter' if self._counts_iterations else 'epoch', 0)
             if not self._counts_iterations and meta.get(DONE, 0):
                 now += 1  # saved within an epoch, before which a partition was found
-            found = bisect_left(self._due, now)
+            found = bisect_left(self.due, now)
             if self.max_partitions is not None:
                 found = min(found, self.max_partitions)
         line = adapt_partitions(
@@ -269,9 +281,9 @@ class PartitionUpdateHook(Hook):
         self._update_if_due(runner, model)
 
     def _update_if_due(self, runner: Runner, model: Any) -> None:
-        position = bisect_left(self._due, self._now(runner))
+        position = bisect_left(self.due, self._now(runner))
         full = self.max_partitions is not None and position >= self.max_partitions
-        if position < len(self._due) and self._due[position] == self._now(runner) and not full:
+        if position < len(self.due) and self.due[position] == self._now(runner) and not full:
             self._update(runner, model, position + 1)
 
     def _update(self, runner: Runner, model: Any, number: int) -> None:

@@ -34,11 +34,14 @@ class LoadedWeights(NamedTuple):
         loaded: Number of the module's keys that were loaded.
         missing: Keys of the module that the checkpoint lacks, or has in another shape.
         left_over: Number of keys of the checkpoint that the module lacks.
+        other_shape: Those of ``missing`` that the checkpoint has in another shape, with that shape
+            and the module's.
     """
 
     loaded: int
     missing: list[str]
     left_over: int
+    other_shape: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def plain_state(checkpoint: Any) -> Any:
@@ -198,7 +201,8 @@ def load_state(
     (logger.warning if missing else logger.info)(
         counts + (f': {", ".join(missing[:3])}, ...' if missing else '')
     )
-    return LoadedWeights(len(loaded), missing, len(part) - len(present))
+    shapes = {key: (tuple(part[key].shape), tuple(own[key].shape)) for key in own if key in lost}
+    return LoadedWeights(len(loaded), missing, len(part) - len(present), shapes)
 
 
 @WEIGHT_INITIALIZERS.register_module(name='Pretrained')
@@ -218,11 +222,11 @@ class CheckedPretrained(PretrainedInit):
         UserError: When called, if there is no such file, or no key fits.
     """
 
-    def __call__(self, module: nn.Module) -> None:
-        """Load the weights into a module.
+    def check(self, module: nn.Module) -> None:
+        """Check that the file is there and whole.
 
         Args:
-            module: The module, changed in place.
+            module: The module that it is for, for the message.
         """
         path = self.checkpoint
         check_checkpoint(
@@ -231,6 +235,14 @@ class CheckedPretrained(PretrainedInit):
             f'{Path(path).parent.name or path} first, by tools/train.py, or give another by '
             '--cfg-options model.backbone.init_cfg.checkpoint=...',
         )
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load the weights into a module.
+
+        Args:
+            module: The module, changed in place.
+        """
+        self.check(module)
         load_weights(module, self.checkpoint, self.prefix)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())

@@ -1,0 +1,195 @@
+"""Check 3: images, labels and loaders of the train, validation and test data."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+from mmpretrain.models import BaseClassifier
+from mmpretrain.structures import DataSample
+
+from ipirm_mm.datasets import one_class, why_not_one_class
+from ipirm_mm.models.utils.classes import dataset_class_names
+from ipirm_mm.models.utils.label_rules import wrong_labels
+from ipirm_mm.utils import ProgressBar
+
+from .building import Setup, monitor_loaders
+from .duplicates import contents, shared_images
+from .findings import Findings, counted, listed
+from .images import Seen, dangling_links, plain_datasets, read_images, record_of
+
+
+def check_data(setup: Setup, findings: Findings, sample: int | None) -> None:
+    """Check the data of all loaders; loaders of the same data are checked once.
+
+    Args:
+        setup: What was built.
+        findings: Gets the findings.
+        sample: Number of images to read of each data set; None for all.
+    """
+    known: list[tuple[str, Any]] = []
+    for name, loader in setup.loaders.items():
+        config = _dataset_config(setup, name)
+        same = next((one for one, other in known if config is not None and other == config), None)
+        if same is not None:
+            findings.add('ok', name, f'the same data as {same}')
+            continue
+        known.append((name, config))
+        with findings.check(name):
+            _check_images(setup, findings, name, loader.dataset, sample)
+        with findings.check(name):
+            _check_links(findings, name, loader.dataset)
+        with findings.check(name):
+            _check_labels(setup, findings, name, loader.dataset)
+    with findings.check('duplicates'):
+        _check_duplicates(setup, findings, [name for name, _ in known])
+
+
+def _dataset_config(setup: Setup, name: str) -> Any:
+    """Config of the data set of a loader; None if it is not known."""
+    options = dict(monitor_loaders(setup)).get(name) or setup.cfg.get(name) or {}
+    dataset = options.get('dataset')
+    return {**dataset} if isinstance(dataset, dict) else None
+
+
+def _check_images(
+    setup: Setup, findings: Findings, name: str, dataset: Any, sample: int | None
+) -> None:
+    """Read images, and say what is wrong with them, by the kind of fault."""
+    read = total = 0
+    faults: dict[str, list[Seen]] = {}
+    for part in plain_datasets(dataset) or [dataset]:
+        indices = list(range(len(part)))
+        total += len(indices)
+        if sample is not None and len(indices) > sample:
+            indices = sorted(random.Random(0).sample(indices, sample))
+        read += len(indices)
+        for seen in read_images(part, indices, f'{name}: images'):
+            if seen.fault:
+                faults.setdefault(seen.fault, []).append(seen)
+            elif name == 'train_dataloader':
+                setup.sample_bytes = max(setup.sample_bytes, seen.size)
+    for fault, several in faults.items():
+        reason = several[0].reason
+        findings.add(
+            'error',
+            name,
+            f'{counted(len(several), "image")} of {read:,} {_number(fault, len(several))}: '
+            f'{listed([seen.name for seen in several])}; '
+            + (reason or 'replace the file, or take it out of the data set'),
+        )
+    some = '' if read == total else f', a sample of {total:,}: --sample all reads all'
+    good = read - sum(map(len, faults.values()))
+    findings.add('ok', name, f'{counted(good, "image")} of {read:,} can be read{some}')
+
+
+def _number(fault: str, count: int) -> str:
+    """``'are truncated'`` of ``'is truncated'``, for several."""
+    if count == 1:
+        return fault
+    first, _, rest = fault.partition(' ')
+    return f'{dict(has="have", **{"is": "are"}).get(first, first)} {rest}'
+
+
+def _check_links(findings: Findings, name: str, dataset: Any) -> None:
+    links = [link for part in plain_datasets(dataset) for link in dangling_links(part)]
+    if links:
+        findings.add(
+            'warning',
+            name,
+            f'{counted(len(links), "link")} in the folders of the images lead(s) to no file: '
+            f'{listed(links)}; the data set leaves out such images or fails at them: copy what is '
+            'missing, or remove the links',
+        )
+
+
+def _check_labels(setup: Setup, findings: Findings, name: str, dataset: Any) -> None:
+    """Count the images of each class, and compare with the outputs of the classifier."""
+    records: list[dict[str, Any]] = []
+    with ProgressBar(f'{name}: labels') as bar:
+        for part in plain_datasets(dataset):
+            for index in range(len(part)):
+                bar((index + 1) / len(part))
+                record = record_of(part, index)
+                kept = {key: record.get(key) for key in ('gt_label', 'img_path')}
+                records.append(kept)
+    classifier = isinstance(setup.model, BaseClassifier)
+    trained_on = classifier and name == 'train_dataloader'
+    labels = [record['gt_label'] for record in records]
+    classes = [one_class(label) for label in labels]
+    if not records:
+        return
+    if None in classes:
+        if trained_on and all(label is None for label in labels):
+            wrong = wrong_labels([_sample(records[0])], None)
+            findings.add('error', name, str(wrong))
+        else:
+            findings.add('ok', name, f'the images {why_not_one_class(labels)}')
+        return
+    outputs = getattr(getattr(setup.model, 'head', None), 'num_classes', None)
+    outputs = outputs if classifier and isinstance(outputs, int) else None
+    counts = Counter(classes)
+    if outputs is not None:
+        outside = [n for n, label in enumerate(classes) if label is not None and label >= outputs]
+        if outside:
+            wrong = wrong_labels([_sample(records[outside[0]])], outputs)
+            findings.add('error', name, f'{wrong} ({counted(len(outside), "image")} of this kind)')
+    names = dataset_class_names(dataset)
+    expected = outputs or (len(names) if names else max(label or 0 for label in counts) + 1)
+    empty = [label for label in range(expected) if not counts[label]]
+    if len(counts) == 1:
+        findings.add(
+            'error' if trained_on else 'warning',
+            name,
+            f'all {len(records):,} images have the class {next(iter(counts))}: a classifier needs '
+            'at least two classes, one folder (or number in the list file) for each; check '
+            f'{name}.dataset',
+        )
+    elif empty:
+        shown = [str(names[n]) if names and n < len(names) else str(n) for n in empty]
+        findings.add(
+            'warning',
+            name,
+            f'{len(empty)} of {expected} classes have no images: {listed(shown)}; add images, or '
+            'check the order and number of the classes',
+        )
+    largest, smallest = counts.most_common(1)[0], counts.most_common()[-1]
+    findings.add(
+        'ok',
+        name,
+        f'{counted(len(counts), "class").replace("classs", "classes")}, with {smallest[1]:,} to '
+        f'{counted(largest[1], "image")} each',
+    )
+
+
+def _sample(record: dict[str, Any]) -> DataSample:
+    sample = DataSample()
+    if record['gt_label'] is not None:
+        sample.set_gt_label(one_class(record['gt_label']))
+    sample.set_field(record['img_path'] or '', 'img_path', field_type='metainfo')
+    return sample
+
+
+def _check_duplicates(setup: Setup, findings: Findings, names: list[str]) -> None:
+    """Find images of the validation and test splits that the training has seen."""
+    if 'train_dataloader' not in names:
+        return
+    others = [name for name in ('val_dataloader', 'test_dataloader') if name in names]
+    if not others:
+        return
+    train = contents(setup.loaders['train_dataloader'].dataset, 'train_dataloader: content')
+    for name in others:
+        own = contents(setup.loaders[name].dataset, f'{name}: content')
+        pairs = shared_images(train, own)
+        count = sum(map(len, own.files.values())) + sum(map(len, own.arrays.values()))
+        if pairs:
+            shown = [f'{one} is {other}' for one, other in pairs]
+            findings.add(
+                'warning',
+                name,
+                f'{counted(len(pairs), "image")} of {count:,} are in the training set too: '
+                f'{listed(shown)}; accuracy on them says nothing: remove them from one of the two',
+            )
+        elif count:
+            findings.add('ok', name, 'no image is in the training set too')

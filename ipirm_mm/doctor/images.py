@@ -1,0 +1,203 @@
+"""Reading single images as a training reads them, and saying what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.dataset import BaseDataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ipirm_mm.datasets import VIPriors
+from ipirm_mm.datasets.array_dataset import ArrayDataset
+from ipirm_mm.datasets.image_format import is_truncated
+from ipirm_mm.datasets.indices import inner_datasets
+from ipirm_mm.explain import find_user_error
+from ipirm_mm.utils import ProgressBar
+from ipirm_mm.utils.finite import find_non_finite
+
+from .environment import available_processors
+
+# From this number on, images are read by one process per processor.
+MANY = 500
+
+
+class Seen(NamedTuple):
+    """What became of an image.
+
+    Attributes:
+        name: Its path, or where it is in the data set.
+        fault: Kind of the fault, such as ``'is truncated'``; empty if there is none.
+        reason: What was said of the fault; empty if nothing more is known.
+        size: Bytes of its tensors in a batch.
+    """
+
+    name: str
+    fault: str = ''
+    reason: str = ''
+    size: int = 0
+
+
+def plain_datasets(dataset: Any) -> list[BaseDataset]:
+    """Data sets of MMEngine within wrappers, each once.
+
+    Args:
+        dataset: The outermost data set.
+    """
+    found = {id(one): one for one in inner_datasets(dataset) if isinstance(one, BaseDataset)}
+    return list(found.values())
+
+
+def record_of(dataset: Any, index: int) -> dict[str, Any]:
+    """What a data set knows of an image, without reading the image.
+
+    Args:
+        dataset: A data set of MMEngine.
+        index: Index of the image.
+    """
+    if isinstance(dataset, ArrayDataset):
+        record = BaseDataset.get_data_info(dataset, index)
+        record['img_path'] = f'{dataset.splits[record["part"]]}/{record["position"]}'
+        return record
+    return dataset.get_data_info(index)
+
+
+def local_file(record: dict[str, Any]) -> str | None:
+    """Path of the file of an image; None if it is in memory or on a server.
+
+    Args:
+        record: From :func:`record_of`.
+    """
+    path = record.get('img_path')
+    in_memory = 'img' in record or 'position' in record
+    if in_memory or not isinstance(path, (str, os.PathLike)) or '://' in str(path):
+        return None
+    return str(path)
+
+
+class _Reader(Dataset):
+    """Reads images of a data set, in worker processes too."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Seen:
+        name = f'image {index}'
+        try:
+            if not isinstance(self.dataset, BaseDataset):
+                return _judge(name, self.dataset[index])
+            record = record_of(self.dataset, index)
+            name = str(record.get('img_path', name))
+            file = local_file(record)
+            fault = file_fault(file) if file is not None else ''
+            if fault:
+                return Seen(name, fault)
+            # Not dataset[index], which replaces a broken image of a training by another.
+            return _judge(name, self.dataset.prepare_data(index))
+        except Exception as error:  # of any type: transforms of users
+            said = ' '.join(str(error).split()) or type(error).__name__
+            reason = find_user_error(error) or f'{type(error).__name__}: {said}'
+            return Seen(name, 'cannot be read', reason)
+
+
+def file_fault(path: str) -> str:
+    """Say what is wrong with an image file before it is decoded.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The end of a sentence that begins with the file; empty if nothing is wrong.
+    """
+    if not os.path.exists(path):
+        return 'is a link to a file that is not there' if os.path.islink(path) else 'is missing'
+    if os.path.isdir(path):
+        return 'is a folder'
+    with open(path, 'rb') as stream:
+        content = stream.read()
+    if not content:
+        return 'is empty'
+    return 'is truncated' if is_truncated(content) else ''
+
+
+def _judge(name: str, data: Any) -> Seen:
+    """What is wrong with what a pipeline has made of an image."""
+    if data is None:
+        return Seen(name, 'is rejected by the pipeline')
+    inputs = data.get('inputs') if isinstance(data, dict) else data
+    tensors = list(_tensors(inputs))
+    if any(not tensor.numel() for tensor in tensors):
+        return Seen(name, 'has no pixels')
+    if find_non_finite(inputs) is not None:
+        return Seen(name, 'has pixels that are not finite after the pipeline')
+    return Seen(name, size=sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(one)
+
+
+def read_images(dataset: Any, indices: Sequence[int], description: str) -> Iterator[Seen]:
+    """Read images through the pipeline of their data set, with a progress bar.
+
+    Args:
+        dataset: A data set of MMEngine, or any other.
+        indices: Which images.
+        description: For the progress bar.
+
+    Yields:
+        What became of each.
+    """
+    workers = available_processors() if len(indices) >= MANY else 0
+    reader = DataLoader(
+        _Reader(dataset),
+        batch_size=None,
+        sampler=list(indices),  # type: ignore[arg-type]
+        num_workers=0 if isinstance(dataset, ArrayDataset) else workers,
+        collate_fn=_as_it_is,
+    )
+    with torch.random.fork_rng(devices=[]), ProgressBar(description) as bar:
+        for number, seen in enumerate(reader, 1):
+            bar(number / len(indices), f'{number:,} of {len(indices):,} images')
+            yield seen
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def dangling_links(dataset: Any) -> list[str]:
+    """Find links to files that are not there, in the folders that a data set lists.
+
+    Data sets of MMPretrain that list a folder leave them out without a word.
+
+    Args:
+        dataset: A data set of MMEngine.
+
+    Returns:
+        Paths of the links; none if the images are in a list file or in memory.
+    """
+    if isinstance(dataset, ArrayDataset) or getattr(dataset, 'list_file', None):
+        return []
+    if isinstance(dataset, VIPriors):
+        roots = [os.path.join(dataset.data_root, split) for split in dataset.splits]
+    else:
+        prefix = getattr(dataset, 'data_prefix', None) or {}
+        prefix = prefix.get('img_path') if isinstance(prefix, dict) else prefix
+        listed = getattr(dataset, 'ann_file', '')
+        roots = [] if listed or not prefix else [str(prefix)]
+    found = []
+    for root in roots:
+        for folder, folders, files in os.walk(root):
+            for name in (*folders, *files):
+                path = os.path.join(folder, name)
+                if os.path.islink(path) and not os.path.exists(path):
+                    found.append(path)
+    return sorted(found)

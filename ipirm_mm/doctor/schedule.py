@@ -1,0 +1,155 @@
+"""Batches against the data, and schedules against the length of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ipirm_mm.engine.passes import check_batches
+
+from .building import Setup
+from .findings import Findings, counted
+
+
+def check_schedule(setup: Setup, findings: Findings) -> None:
+    """Check batch size, processes and schedules of a training.
+
+    Args:
+        setup: What was built.
+        findings: Gets the findings.
+    """
+    if not setup.trains:
+        return
+    with findings.check('batches'):
+        _check_batches(setup, findings)
+    with findings.check('schedule'):
+        steps = setup.num_steps()
+        faults = list(schedule_faults(setup.cfg, steps))
+        for level, text in faults:
+            findings.add(level, 'schedule', text)
+        if steps is not None and not faults:
+            end = setup.cfg.train_cfg
+            length = (
+                counted(end.max_epochs, 'epoch') + f' of {counted(steps[1], "step")}'
+                if end.get('max_epochs')
+                else counted(steps[0], 'step')
+            )
+            findings.add('ok', 'schedule', f'{length}, {counted(steps[0], "step")} in all')
+
+
+def _check_batches(setup: Setup, findings: Findings) -> None:
+    """Check the batches of all processes, and the learning rate that they are for."""
+    loader = setup.loaders.get('train_dataloader')
+    if loader is None:
+        return
+    check_batches(loader, setup.gpus)
+    size, images = loader.batch_size, len(loader.dataset)
+    if size is None:
+        return
+    step = size * setup.gpus
+    findings.add(
+        'ok',
+        'batches',
+        f'{counted(size, "image")} on each of {setup.gpus} process(es), {step:,} per step, of '
+        f'{counted(images, "training image")}',
+    )
+    scale = setup.cfg.get('auto_scale_lr') or {}
+    base = scale.get('base_batch_size')
+    if base and base != step and not scale.get('enable'):
+        findings.add(
+            'warning',
+            'batches',
+            f'the learning rate was chosen for auto_scale_lr.base_batch_size={base} images per '
+            f'step, but {setup.gpus} process(es) of {size} make {step}: train with '
+            f'--auto-scale-lr, or set train_dataloader.batch_size={max(1, base // setup.gpus)}',
+        )
+
+
+def schedule_faults(cfg: Any, steps: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+    """Find schedules that are not of the length of the training, which MMEngine accepts.
+
+    Args:
+        cfg: The config.
+        steps: Steps of the training and of each epoch; None if not known.
+
+    Yields:
+        Level and text of a finding.
+    """
+    given = cfg.get('param_scheduler') or []
+    if isinstance(given, dict) and 'type' not in given:  # one list per optimizer
+        given = [one for several in given.values() for one in _as_list(several)]
+    for number, one in enumerate(_as_list(given)):
+        if isinstance(one, dict):
+            yield from _faults_of(one, f'param_scheduler.{number}', cfg.train_cfg, steps)
+
+
+def _as_list(value: Any) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _faults_of(
+    one: Any, name: str, train_cfg: Any, steps: tuple[int, int] | None
+) -> Iterator[tuple[str, str]]:
+    kind = str(one.get('type'))
+    by_epoch = one.get('by_epoch', True)
+    unit = 'epoch' if by_epoch else 'iteration'
+    if by_epoch:
+        total = train_cfg.get('max_epochs')
+        if total is None and steps is not None:
+            total = steps[0] // steps[1]
+    else:
+        total = train_cfg.get('max_iters') or (steps or (None,))[0]
+    if not total:
+        return
+    begin, end = one.get('begin', 0), one.get('end')
+    whole = f'the training has {counted(total, unit)}'
+    if begin >= total:
+        yield 'warning', f'{name} ({kind}) begins at {unit} {begin}, but {whole}: it has no effect'
+        return
+    if end is not None and end <= begin:
+        yield 'error', f'{name}.end is {end}, but must be after its begin, {begin}'
+        return
+    if 'Cosine' in kind and 'Restart' not in kind:
+        right = (total if end is None else min(end, total)) - begin
+        period = one.get('T_max')
+        if period is None and end is not None:
+            period = end - begin
+        if not period or period < 0:
+            yield (
+                'error',
+                f'{name}.T_max is {one.get("T_max")}, with which the learning rate never falls: '
+                f'set {name}.T_max={right}, the {unit}s from its begin to the end of the training',
+            )
+        elif period < right:
+            yield (
+                'warning',
+                f'{name}.T_max is {period}, but {right} {unit}s follow its begin ({whole}): the '
+                f'learning rate rises again after {unit} {begin + period}; set '
+                f'{name}.T_max={right}',
+            )
+        elif period > right and (end is None or end > total or period > end - begin):
+            yield (
+                'warning',
+                f'{name}.T_max is {period}, but only {right} {unit}s follow its begin ({whole}): '
+                f'the learning rate does not reach its end; set {name}.T_max={right}',
+            )
+    elif 'MultiStep' in kind:
+        late = [place for place in one.get('milestones') or () if place >= total]
+        if late:
+            yield (
+                'warning',
+                f'{name}.milestones has {", ".join(map(str, late))}, but {whole}: they have no '
+                'effect',
+            )
+    elif end is not None and end > total:
+        yield (
+            'warning',
+            f'{name}.end is {end}, but {whole}: it does not come to its end; set '
+            f'{name}.end={total}',
+        )
+    elif end is None and ('Linear' in kind or 'Poly' in kind):
+        yield (
+            'warning',
+            f'{name} ({kind}) has no end, and so hardly changes: set {name}.end to the number '
+            f'of {unit}s that it takes, at most {total}',
+        )
