@@ -35,6 +35,7 @@ class Setup:
         runner: The runner; None if it cannot be built.
         loaders: The data loaders by the name of their option, of those that can be built.
         sample_bytes: Size of an image of the training in a batch, 0 as long as it is not known.
+        left_random: Parts of the model whose checkpoint cannot be loaded.
     """
 
     cfg: Any
@@ -43,6 +44,7 @@ class Setup:
     runner: Any = None
     loaders: dict[str, Any] = field(default_factory=dict)
     sample_bytes: int = 0
+    left_random: list[str] = field(default_factory=list)
 
     @property
     def trains(self) -> bool:

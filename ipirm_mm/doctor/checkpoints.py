@@ -89,12 +89,14 @@ def _check_pretrained(setup: Setup, findings: Findings) -> None:
             part = f'{name or "model"}.init_cfg'
             # A dry run goes on from random weights.
             module.init_cfg = None
+            setup.left_random.append(part)
             with findings.check(part):
                 given = {key: value for key, value in one.items() if key != 'type'}
                 CheckedPretrained(**given).check(module)
                 found = load_weights(module, one['checkpoint'], one.get('prefix'))
                 _judge(findings, part, module, one['checkpoint'], found)
                 module.init_cfg = options
+                setup.left_random.remove(part)
 
 
 def _check_teachers(setup: Setup, findings: Findings) -> None:
@@ -107,13 +109,14 @@ def _check_teachers(setup: Setup, findings: Findings) -> None:
                 )
             except Exception:
                 _leave_random(setup.model, number, frozen)
+                setup.left_random.append(f'teacher {number}')
                 raise
             frozen.loaded = False  # the training loads it again, and tells its losses
 
 
 def _leave_random(model: Any, number: int, frozen: Any) -> None:
     """Let a dry run go on with random weights of a teacher."""
-    frozen.loaded = True
+    frozen.loaded, frozen.checkpoint = True, None
     for loss in model.distill_losses:
         if loss.teacher == number:
             loss.teacher_loaded(frozen.network)

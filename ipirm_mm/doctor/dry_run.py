@@ -121,8 +121,11 @@ def check_training(setup: Setup, findings: Findings, steps: int) -> None:
         findings: Gets the findings.
         steps: Number of steps to time.
     """
-    if not setup.trains or 'train_dataloader' not in setup.loaders or setup.runner is None:
-        findings.add('ok', 'dry run', 'none: there is no training, or it cannot be built')
+    if not setup.trains:
+        findings.add('ok', 'dry run', 'none: the config has no training')
+        return
+    if 'train_dataloader' not in setup.loaders or setup.runner is None:
+        findings.add('warning', 'dry run', 'none: the errors above come first')
         return
     runner = setup.runner
     partitions = 0
@@ -156,6 +159,9 @@ def check_training(setup: Setup, findings: Findings, steps: int) -> None:
             return
         if len(timer.times) == 1:
             timer.times.insert(0, began)
+        if setup.left_random:
+            left = ', '.join(setup.left_random)
+            findings.add('warning', 'dry run', f'it has random weights in the place of: {left}')
         _say_memory(setup, findings)
     seconds = timer.seconds()
     if seconds is None:
@@ -280,9 +286,7 @@ def _evaluations(
             epochs = end.get('max_epochs')
             length = epochs if epochs and hook.by_epoch is not False else steps[0]
             batches = sum(
-                len(setup.loaders[name])
-                for name in setup.loaders
-                if name.startswith('KNNHook')
+                len(setup.loaders[name]) for name in setup.loaders if name.startswith('KNNHook')
             )
             each = batches * seconds / setup.gpus
             yield math.ceil(length / hook.interval), each, 'k-NN'
@@ -291,8 +295,11 @@ def _evaluations(
         length = end.get('max_epochs') or steps[0]
         batches = len(setup.loaders['val_dataloader']) / setup.gpus
         number = math.ceil(length / (end.get('val_interval') or 1))
-        each = batches * _validation_seconds(setup)
-        yield number, each, 'validation'
+        each = None
+        with findings.check('validation'):
+            each = _validation_seconds(setup)
+        if each is not None:
+            yield number, batches * each, 'validation'
 
 
 def _validation_seconds(setup: Setup) -> float:

@@ -13,7 +13,7 @@ from mmengine.dataset import BaseDataset
 from ipirm_mm.datasets.array_dataset import ArrayDataset
 from ipirm_mm.utils import ProgressBar
 
-from .images import local_file, plain_datasets, record_of
+from .images import chosen, local_file, plain_datasets, record_of
 
 # Bytes at the beginning and the end of a file that are read first.
 ENDS = 2048
@@ -31,18 +31,20 @@ class Contents(NamedTuple):
     arrays: dict[bytes, list[str]]
 
 
-def contents(dataset: Any, description: str) -> Contents:
+def contents(dataset: Any, description: str, sample: int | None = None) -> Contents:
     """Collect what is needed to find equal images; files are not read.
 
     Args:
         dataset: The data set.
         description: For the progress bar.
+        sample: Number of images of each data set within wrappers. Defaults to None: all.
     """
     found = Contents(defaultdict(list), defaultdict(list))
     with ProgressBar(description) as bar:
         for one in plain_datasets(dataset):
-            for index in range(len(one)):
-                bar((index + 1) / len(one))
+            indices = chosen(len(one), sample)
+            for number, index in enumerate(indices, 1):
+                bar(number / len(indices))
                 _add(found, one, index)
     return found
 

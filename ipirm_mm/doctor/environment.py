@@ -100,7 +100,7 @@ def check_machine(findings: Findings, cfg: Any, gpus: int) -> None:
         'ok',
         'machine',
         f'{counted(cores, "processor")}; {said or "no GPU"}; training runs on {device}, in '
-        f'{counted(gpus, "process").replace("processs", "processes")}{talk}',
+        f'{counted(gpus, "process")}{talk}',
     )
     if cards and gpus > cards:
         findings.add(

@@ -54,7 +54,7 @@ class Findings:
         faults = [known.text for known in self.found if known.level != 'ok']
         if level == 'ok' or text not in faults:
             self.found.append(Finding(level, part, text))
-            self.show(f'{level:<8} {part:<12} {text}')
+            self.show(f'{level:<8} {part:<16} {text}')
 
     @contextmanager
     def check(self, part: str) -> Iterator[None]:
@@ -87,15 +87,13 @@ class Findings:
         return sum(finding.level == level for finding in self.found)
 
 
-def listed(names: Sequence[str], more: int | None = None) -> str:
+def listed(names: Sequence[str]) -> str:
     """Name the first few of many.
 
     Args:
         names: The names.
-        more: How many there are. Defaults to None: as many as names.
     """
-    count = len(names) if more is None else more
-    return ', '.join(names[:SHOWN]) + (', ...' if count > SHOWN else '')
+    return ', '.join(names[:SHOWN]) + (', ...' if len(names) > SHOWN else '')
 
 
 def counted(number: int, what: str) -> str:
@@ -105,13 +103,17 @@ def counted(number: int, what: str) -> str:
         number: The number.
         what: Of what, in the singular.
     """
-    return f'{number:,} {what}{"" if number == 1 else "s"}'
+    ending = '' if number == 1 else 'es' if what.endswith('s') else 's'
+    return f'{number:,} {what}{ending}'
 
 
 def in_units(size: float) -> str:
-    """Say a number of bytes, in MB or GB of powers of ten.
+    """Say a number of bytes, in kB, MB or GB of powers of ten.
 
     Args:
         size: The bytes.
     """
-    return f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.1f} MB'
+    unit, scale = next(
+        ((unit, scale) for unit, scale in (('GB', 1e9), ('MB', 1e6)) if size >= scale), ('kB', 1e3)
+    )
+    return f'{size / scale:.1f} {unit}'

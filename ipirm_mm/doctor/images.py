@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -49,6 +50,21 @@ def plain_datasets(dataset: Any) -> list[BaseDataset]:
     """
     found = {id(one): one for one in inner_datasets(dataset) if isinstance(one, BaseDataset)}
     return list(found.values())
+
+
+def chosen(total: int, sample: int | None) -> Sequence[int]:
+    """Choose images with a fixed seed.
+
+    Args:
+        total: Number of images.
+        sample: How many to choose at most; None for all.
+
+    Returns:
+        Their indices, sorted.
+    """
+    if sample is None or total <= sample:
+        return range(total)
+    return sorted(random.Random(0).sample(range(total), sample))
 
 
 def record_of(dataset: Any, index: int) -> dict[str, Any]:
@@ -193,11 +209,26 @@ def dangling_links(dataset: Any) -> list[str]:
         prefix = prefix.get('img_path') if isinstance(prefix, dict) else prefix
         listed = getattr(dataset, 'ann_file', '')
         roots = [] if listed or not prefix else [str(prefix)]
-    found = []
-    for root in roots:
-        for folder, folders, files in os.walk(root):
-            for name in (*folders, *files):
-                path = os.path.join(folder, name)
-                if os.path.islink(path) and not os.path.exists(path):
-                    found.append(path)
-    return sorted(found)
+    return sorted(link for root in roots if os.path.isdir(root) for link in _dangling_in(root))
+
+
+def _dangling_in(folder: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                yield entry.path
+            elif entry.is_dir(follow_symlinks=False):
+                yield from _dangling_in(entry.path)
+
+
+def leave_out(dataset: BaseDataset, broken: Collection[int]) -> None:
+    """Let a data set give another image in the place of each broken one.
+
+    Args:
+        dataset: A data set of MMEngine, changed in place.
+        broken: Indices of the images.
+    """
+    good = next((index for index in range(len(dataset)) if index not in broken), None)
+    original = dataset.prepare_data
+    if broken and good is not None:
+        dataset.prepare_data = lambda index: original(good if index in broken else index)

@@ -101,22 +101,24 @@ def checkpoint_bytes(setup: Setup) -> int:
     averaged = sum(isinstance(hook, EMAHook) for hook in setup.runner.hooks)
     optimizer = (cfg.optim_wrapper or {}).get('optimizer')
     states = states_per_weight(dict(optimizer)) if optimizer else 0
-    images = len(setup.loaders['train_dataloader'].dataset) if setup.loaders else 0
-    partitions = sum(
-        min(planned(hook, setup), hook.max_partitions_kept or planned(hook, setup)) * images
-        for hook in setup.partition_hooks
-    )
+    loader = setup.loaders.get('train_dataloader')
+    images = 0 if loader is None else len(loader.dataset)
+    kept = 0
+    for hook in setup.partition_hooks:
+        planned(hook, setup)
+        kept += hook.count(hook.max_partitions_kept)
+    partitions = kept * images  # a byte each
     return int((weights + partitions) * (1 + averaged) + trained * states)
 
 
 def planned(hook: PartitionUpdateHook, setup: Setup) -> int:
-    """Number of partitions that a training will find.
+    """Number of partitions that a training will find; 0 if its data cannot be loaded.
 
     Args:
         hook: The hook that finds them.
         setup: What was built.
     """
-    if not hook.due:
+    if not hook.due and 'train_dataloader' in setup.loaders:
         hook.due = hook.schedule(setup.runner)
     return hook.count()
 
