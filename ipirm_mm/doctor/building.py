@@ -34,6 +34,7 @@ class Setup:
         folder: Folder for what a run writes, removed at the end.
         runner: The runner; None if it cannot be built.
         loaders: The data loaders by the name of their option, of those that can be built.
+        can_train: Whether model, data and loop of a training are built.
         sample_bytes: Size of an image of the training in a batch, 0 as long as it is not known.
         left_random: Parts of the model whose checkpoint cannot be loaded.
     """
@@ -43,6 +44,7 @@ class Setup:
     folder: str
     runner: Any = None
     loaders: dict[str, Any] = field(default_factory=dict)
+    can_train: bool = False
     sample_bytes: int = 0
     left_random: list[str] = field(default_factory=list)
 
@@ -134,6 +136,9 @@ def build(setup: Setup, findings: Findings) -> None:
             setup.loaders[name] = Runner.build_dataloader(copy.deepcopy(cfg[name]), seed=seed)
             if setup.runner is not None:  # which need not build it again
                 setattr(setup.runner, f'_{name}', setup.loaders[name])
+    if setup.runner is not None and 'train_dataloader' in setup.loaders:
+        with findings.check('train_cfg'):
+            setup.can_train = setup.runner.train_loop is not None
     for name, config in monitor_loaders(setup):
         with findings.check(name):
             setup.loaders[name] = build_loader(config, seed=seed)

@@ -17,7 +17,18 @@ from ipirm_mm.utils import ProgressBar
 from .building import Setup, monitor_loaders
 from .duplicates import contents, shared_images
 from .findings import Findings, counted, listed
-from .images import Seen, chosen, dangling_links, leave_out, plain_datasets, read_images, record_of
+from .images import (
+    Seen,
+    chosen,
+    dangling_links,
+    leave_out,
+    missing_files,
+    plain_datasets,
+    read_images,
+    record_of,
+)
+
+PLURAL = {'is': 'are', 'has': 'have'}
 
 
 def check_data(setup: Setup, findings: Findings, sample: int | None) -> None:
@@ -60,32 +71,37 @@ def _check_images(
     setup: Setup, findings: Findings, name: str, dataset: Any, sample: int | None
 ) -> None:
     """Read images, and say what is wrong with them, by the kind of fault."""
-    read = total = 0
+    read = good = total = 0
     faults: dict[str, list[Seen]] = {}
     for part in plain_datasets(dataset) or [dataset]:
         indices = chosen(len(part), sample)
         total += len(part)
-        read += len(indices)
-        broken = set()
-        for index, seen in zip(indices, read_images(part, indices, f'{name}: images')):
+        broken: set[int] = set()
+        for seen, index in zip(read_images(part, indices, f'{name}: images'), indices):
             if seen.fault:
                 faults.setdefault(seen.fault, []).append(seen)
                 broken.add(index)
             elif name == 'train_dataloader':
                 setup.sample_bytes = max(setup.sample_bytes, seen.size)
+        read += len(indices)
+        good += len(indices) - len(broken)
         if isinstance(part, BaseDataset):
+            if len(indices) < len(part):
+                for index, file in missing_files(part, f'{name}: files'):
+                    if index not in broken:
+                        faults.setdefault('is missing', []).append(Seen(file, 'is missing'))
+                        broken.add(index)
             leave_out(part, broken)  # the checks that follow go on without them
     for fault, several in faults.items():
         reason = several[0].reason
         findings.add(
             'error',
             name,
-            f'{counted(len(several), "image")} of {read:,} {_number(fault, len(several))}: '
+            f'{counted(len(several), "image")} {_number(fault, len(several))}: '
             f'{listed([seen.name for seen in several])}; '
             + (reason or 'replace the file, or take it out of the data set'),
         )
     some = '' if read == total else f', a sample of {total:,}: --sample all reads all'
-    good = read - sum(map(len, faults.values()))
     findings.add('ok', name, f'{counted(good, "image")} of {read:,} can be read{some}')
 
 
@@ -94,7 +110,7 @@ def _number(fault: str, count: int) -> str:
     if count == 1:
         return fault
     first, _, rest = fault.partition(' ')
-    return f'{dict(has="have", **{"is": "are"}).get(first, first)} {rest}'
+    return f'{PLURAL.get(first, first)} {rest}'
 
 
 def _check_links(findings: Findings, name: str, dataset: Any) -> None:
@@ -192,6 +208,11 @@ def _check_duplicates(
         count = sum(map(len, own.files.values())) + sum(map(len, own.arrays.values()))
         if pairs:
             shown = [f'{one} is {other}' for one, other in pairs]
-            findings.add('warning', name, X)
+            findings.add(
+                'warning',
+                name,
+                f'images that are in the training set too: {len(pairs)} of {count:,} '
+                f'({listed(shown)}); accuracy on them says nothing: remove them from one of both',
+            )
         elif count:
             findings.add('ok', name, 'no image is in the training set too')

@@ -124,7 +124,7 @@ def check_training(setup: Setup, findings: Findings, steps: int) -> None:
     if not setup.trains:
         findings.add('ok', 'dry run', 'none: the config has no training')
         return
-    if 'train_dataloader' not in setup.loaders or setup.runner is None:
+    if not setup.can_train:
         findings.add('warning', 'dry run', 'none: the errors above come first')
         return
     runner = setup.runner

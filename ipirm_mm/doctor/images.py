@@ -189,6 +189,24 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+def missing_files(dataset: BaseDataset, description: str) -> Iterator[tuple[int, str]]:
+    """Find images whose file is not there, without reading any.
+
+    Args:
+        dataset: A data set of MMEngine.
+        description: For the progress bar.
+
+    Yields:
+        Index and path of each.
+    """
+    with ProgressBar(description) as bar:
+        for index in range(len(dataset)):
+            bar((index + 1) / len(dataset))
+            file = local_file(record_of(dataset, index))
+            if file is not None and not os.path.exists(file):
+                yield index, file
+
+
 def dangling_links(dataset: Any) -> list[str]:
     """Find links to files that are not there, in the folders that a data set lists.
 
@@ -200,16 +218,13 @@ def dangling_links(dataset: Any) -> list[str]:
     Returns:
         Paths of the links; none if the images are in a list file or in memory.
     """
-    if isinstance(dataset, ArrayDataset) or getattr(dataset, 'list_file', None):
+    if isinstance(dataset, (ArrayDataset, VIPriors)):  # the latter lists links too
         return []
-    if isinstance(dataset, VIPriors):
-        roots = [os.path.join(dataset.data_root, split) for split in dataset.splits]
-    else:
-        prefix = getattr(dataset, 'data_prefix', None) or {}
-        prefix = prefix.get('img_path') if isinstance(prefix, dict) else prefix
-        listed = getattr(dataset, 'ann_file', '')
-        roots = [] if listed or not prefix else [str(prefix)]
-    return sorted(link for root in roots if os.path.isdir(root) for link in _dangling_in(root))
+    prefix = getattr(dataset, 'data_prefix', None) or {}
+    prefix = prefix.get('img_path') if isinstance(prefix, dict) else prefix
+    if getattr(dataset, 'ann_file', '') or not prefix or not os.path.isdir(prefix):
+        return []
+    return sorted(_dangling_in(str(prefix)))
 
 
 def _dangling_in(folder: str) -> Iterator[str]:

@@ -118,7 +118,7 @@ def planned(hook: PartitionUpdateHook, setup: Setup) -> int:
         hook: The hook that finds them.
         setup: What was built.
     """
-    if not hook.due and 'train_dataloader' in setup.loaders:
+    if not hook.due and setup.can_train:
         hook.due = hook.schedule(setup.runner)
     return hook.count()
 
