@@ -130,6 +130,16 @@ TOOLS = {
         ('@/good.py', '--resume', '@/text.pth'),
         ('@/good.py', '--resume', '@/list.pth'),
     ),
+    'check_setup': (
+        ('@/none.py',),
+        ('@/syntax.py',),
+        ('@/text.txt',),
+        ('@/good.py', '--gpus', '0'),
+        ('@/good.py', '--steps', '0'),
+        ('@/good.py', '--sample', 'some'),
+        ('@/good.py', '--cfg-options', 'nonsense'),
+        ('@/good.py', '--cfg-options', 'model.0.x=1'),
+    ),
     'ensemble': (
         ('@/none.pkl',),
         ('@/text.txt',),

@@ -54,6 +54,12 @@ class Setup:
         return self.cfg.get('train_dataloader') is not None
 
     @property
+    def loop(self) -> dict[str, Any]:
+        """Options of the training loop; none if there are none."""
+        options = self.cfg.get('train_cfg')
+        return options if isinstance(options, dict) else {}
+
+    @property
     def model(self) -> Any:
         """The model; None if it cannot be built."""
         return None if self.runner is None else self.runner.model
@@ -70,17 +76,22 @@ class Setup:
         hooks = [] if self.runner is None else self.runner.hooks
         return [hook for hook in hooks if isinstance(hook, CheckpointHook)]
 
+    @property
+    def images_per_step(self) -> int:
+        """Images of a training step on all processes; 1 per process if it is not known."""
+        loader = self.loaders.get('train_dataloader')
+        return (getattr(loader, 'batch_size', None) or 1) * self.gpus
+
     def num_steps(self) -> tuple[int, int] | None:
         """Steps of the training, and of each epoch, on all processes; None if not known."""
         loader = self.loaders.get('train_dataloader')
-        end = self.cfg.train_cfg.get('max_epochs') if self.trains else None
         if loader is None or not len(loader):
             return None
         per_epoch = math.ceil(len(loader) / self.gpus)
-        if end is not None:
-            return end * per_epoch, per_epoch
-        end = self.cfg.train_cfg.get('max_iters')
-        return None if end is None else (end, per_epoch)
+        epochs, iterations = (self.loop.get(name) for name in ('max_epochs', 'max_iters'))
+        if epochs is not None:
+            return epochs * per_epoch, per_epoch
+        return None if iterations is None else (iterations, per_epoch)
 
 
 def prepare(cfg: Any, findings: Findings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Any
 
@@ -116,12 +117,13 @@ def _number(fault: str, count: int) -> str:
 def _check_links(findings: Findings, name: str, dataset: Any) -> None:
     links = [link for part in plain_datasets(dataset) for link in dangling_links(part)]
     if links:
+        folder = os.path.commonpath([os.path.dirname(link) for link in links])
         findings.add(
             'warning',
             name,
             f'links in the folders of the images that lead to no file: {len(links)} '
             f'({listed(links)}); the data set leaves such images out or fails at them: copy what '
-            'they lead to, or remove them',
+            f'they lead to, or remove them (`find {folder} -xtype l` lists them)',
         )
 
 
@@ -212,7 +214,8 @@ def _check_duplicates(
                 'warning',
                 name,
                 f'images that are in the training set too: {len(pairs)} of {count:,} '
-                f'({listed(shown)}); accuracy on them says nothing: remove them from one of both',
+                f'({listed(shown)}); accuracy on them says nothing: remove them from '
+                'one of the two',
             )
         elif count:
             findings.add('ok', name, 'no image is in the training set too')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -13,23 +12,20 @@ from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
-from mmengine.runner import BaseLoop
 
-from ipirm_mm.engine import ExactResumeHook, KNNHook
-from ipirm_mm.engine.memory import StepCounter, image_size
+from ipirm_mm.engine import ExactResumeHook
+from ipirm_mm.engine.memory import StepCounter, image_size, largest_batch
 
 from .building import Setup
-from .findings import Findings, counted, in_units
+from .estimates import say_time
+from .findings import Findings, in_units
 from .space import planned
 
 # Steps before those that are timed: workers start, kernels are chosen.
 WARM_UP = 2
-# Images of the problem on which Step 2 is timed; its cost on more is extrapolated.
-TRIED = 512
 
 
 class _Enough(Exception):
@@ -61,6 +57,10 @@ class StepTimer(Hook):
                     model.partitions.add(any_partition.to(model.partitions.found))
                 hook.due = []
 
+    def before_train_epoch(self, runner: Any) -> None:
+        """Note the time of the beginning."""
+        self.times = [time.perf_counter()]
+
     def after_train_iter(self, runner: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         """Note the time.
 
@@ -73,7 +73,7 @@ class StepTimer(Hook):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
-        if len(self.times) == self.steps + WARM_UP:
+        if len(self.times) == 1 + WARM_UP + self.steps:
             raise _Enough
 
     def after_train_epoch(self, runner: Any) -> None:
@@ -83,7 +83,7 @@ class StepTimer(Hook):
     def seconds(self) -> float | None:
         """Median of the seconds per step after the first ones; None if there are none."""
         waits = [after - before for before, after in zip(self.times, self.times[1:])]
-        later = waits[WARM_UP - 1 :] or waits
+        later = waits[WARM_UP:] or waits[-1:]
         return median(later) if later else None
 
 
@@ -138,7 +138,6 @@ def check_training(setup: Setup, findings: Findings, steps: int) -> None:
         runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, CheckpointHook)]
         runner.register_hook(timer)
         _reset_peak()
-        began = time.perf_counter()
         try:
             with _as_findings(findings), suppress(_Enough):
                 runner.train()
@@ -147,18 +146,14 @@ def check_training(setup: Setup, findings: Findings, steps: int) -> None:
                 'error',
                 'dry run',
                 f'the memory of the GPU is too small for train_dataloader.batch_size='
-                f'{runner.train_dataloader.batch_size} ({str(error).split(". ")[0]}): see '
-                'docs/memory.md, or set a smaller batch',
+                f'{runner.train_dataloader.batch_size} ({str(error).split(". ")[0]}): set it to '
+                'a smaller one by --cfg-options, or see docs/memory.md',
             )
             return
         finally:
             for hook in runner.hooks:
                 if isinstance(hook, ExactResumeHook):
                     hook.after_train(runner)  # gives signals back
-        if not timer.times:
-            return
-        if len(timer.times) == 1:
-            timer.times.insert(0, began)
         if setup.left_random:
             left = ', '.join(setup.left_random)
             findings.add('warning', 'dry run', f'it has random weights in the place of: {left}')
@@ -167,7 +162,7 @@ def check_training(setup: Setup, findings: Findings, steps: int) -> None:
     if seconds is None:
         return
     with findings.check('time'):
-        _say_time(setup, findings, seconds, partitions)
+        say_time(setup, findings, seconds, partitions)
 
 
 def _fits(setup: Setup, findings: Findings) -> bool:
@@ -178,15 +173,20 @@ def _fits(setup: Setup, findings: Findings) -> bool:
         if size is None or batch is None:
             return True
         half = cfg.optim_wrapper.get('type') == 'AmpOptimWrapper'
-        need = StepCounter(cfg).count(batch, size, half).total
-        free = free_memory()
+        counter = StepCounter(cfg)
+
+        def count(images: int) -> int:
+            return counter.count(images, size, half).total
+
+        need, free = count(batch), free_memory()
         if free is not None and need > free:
             findings.add(
                 'error',
                 'dry run',
                 f'a step with train_dataloader.batch_size={batch} takes {in_units(need)}, but '
-                f'only {in_units(free)} of memory are free: see docs/memory.md, or set a smaller '
-                'batch; no step is tried',
+                f'only {in_units(free)} of memory are free, and no step is tried: set '
+                f'train_dataloader.batch_size={largest_batch(count, free, max(4, batch))} by '
+                '--cfg-options, or see docs/memory.md',
             )
             return False
     return True
@@ -245,111 +245,3 @@ def _say_memory(setup: Setup, findings: Findings) -> None:
         )
     else:
         findings.add('ok', 'dry run', text)
-
-
-def _say_time(setup: Setup, findings: Findings, seconds: float, partitions: int) -> None:
-    """Estimate the hours of the training from the seconds of a step."""
-    loader = setup.loaders['train_dataloader']
-    steps = setup.num_steps()
-    images = len(loader.dataset)
-    passes = images / ((loader.batch_size or 1) * setup.gpus)
-    parts: dict[str, float] = {}
-    if steps is not None:
-        parts['steps'] = steps[0] * seconds
-    if partitions:
-        hook = setup.partition_hooks[0]
-        # Features need no backward pass: a step is an upper bound of a batch.
-        features = hook.num_augmentations * passes * seconds
-        parts[counted(partitions, 'partition')] = partitions * (features + solve_seconds(setup))
-    for number, each, name in _evaluations(setup, findings, seconds):
-        parts[name] = parts.get(name, 0.0) + number * each
-    total = sum(parts.values())
-    shares = ', '.join(f'{name} {duration(value)}' for name, value in parts.items())
-    findings.add(
-        'ok',
-        'time',
-        f'{seconds:.3f} s per step on {setup.gpus} process(es) as here; about {duration(total)} '
-        f'in all ({shares})',
-    )
-
-
-def _evaluations(
-    setup: Setup, findings: Findings, seconds: float
-) -> Iterator[tuple[int, float, str]]:
-    """Number and seconds of the evaluations during the training, and their name."""
-    runner, end = setup.runner, setup.cfg.train_cfg
-    steps = setup.num_steps()
-    if steps is None:
-        return
-    for hook in runner.hooks:
-        if isinstance(hook, KNNHook):
-            epochs = end.get('max_epochs')
-            length = epochs if epochs and hook.by_epoch is not False else steps[0]
-            batches = sum(
-                len(setup.loaders[name]) for name in setup.loaders if name.startswith('KNNHook')
-            )
-            each = batches * seconds / setup.gpus
-            yield math.ceil(length / hook.interval), each, 'k-NN'
-    loop = runner._val_loop
-    if isinstance(loop, BaseLoop) and setup.loaders.get('val_dataloader') is not None:
-        length = end.get('max_epochs') or steps[0]
-        batches = len(setup.loaders['val_dataloader']) / setup.gpus
-        number = math.ceil(length / (end.get('val_interval') or 1))
-        each = None
-        with findings.check('validation'):
-            each = _validation_seconds(setup)
-        if each is not None:
-            yield number, batches * each, 'validation'
-
-
-def _validation_seconds(setup: Setup) -> float:
-    """Seconds of a batch of the validation, which is tried once."""
-    runner = setup.runner
-    loop = runner.val_loop
-    runner.model.eval()
-    batch = next(iter(loop.dataloader))
-    with torch.no_grad():
-        began = time.perf_counter()
-        outputs = runner.model.val_step(batch)
-        loop.evaluator.process(data_samples=outputs, data_batch=batch)
-        return time.perf_counter() - began
-
-
-def solve_seconds(setup: Setup) -> float:
-    """Seconds of Step 2 on all images, extrapolated from few of random features.
-
-    Within a block its cost grows with the square of the images, and with the number of blocks.
-    That of ``'kmeans'`` and the controls grows with the images.
-
-    Args:
-        setup: What was built, after a training has begun.
-    """
-    hook, model = setup.partition_hooks[0], setup.model
-    solver, images = hook.solver, model.partitions.num_images
-    tried = min(images, TRIED, solver.block_size)
-    neck = setup.cfg.model.get('neck') or {}
-    width = neck.get('out_channels') or 128
-    generator = torch.Generator().manual_seed(0)
-    views = F.normalize(torch.randn(2, tried, width, generator=generator), dim=2)
-    device = next(model.parameters()).device
-    factor = torch.arange(tried) % solver.num_subsets
-    began = time.perf_counter()
-    solver.solve(*views.to(device), factor=factor)
-    seconds = time.perf_counter() - began
-    if solver.strategy in ('kmeans', 'random', 'factor'):
-        return seconds * images / tried
-    block = min(images, solver.block_size)
-    return seconds * (block / tried) ** 2 * (images / block)
-
-
-def duration(seconds: float) -> str:
-    """Say a duration in seconds, minutes or hours.
-
-    Args:
-        seconds: The seconds.
-    """
-    if seconds < 120:
-        return f'{seconds:.0f} s'
-    if seconds < 7200:
-        return f'{seconds / 60:.0f} min'
-    return f'{seconds / 3600:.1f} h'

@@ -24,17 +24,15 @@ def check_schedule(setup: Setup, findings: Findings) -> None:
         _check_batches(setup, findings)
     with findings.check('schedule'):
         steps = setup.num_steps()
-        faults = list(schedule_faults(setup.cfg, steps))
+        faults = list(schedule_faults(setup.cfg.get('param_scheduler'), setup.loop, steps))
         for level, text in faults:
             findings.add(level, 'schedule', text)
         if steps is not None and not faults:
-            end = setup.cfg.train_cfg
-            length = (
-                counted(end.max_epochs, 'epoch') + f' of {counted(steps[1], "step")}'
-                if end.get('max_epochs')
-                else counted(steps[0], 'step')
-            )
-            findings.add('ok', 'schedule', f'{length}, {counted(steps[0], "step")} in all')
+            epochs = setup.loop.get('max_epochs')
+            length = f'{counted(steps[0], "step")} in all, {counted(steps[1], "step")} per epoch'
+            if epochs:
+                length = f'{counted(epochs, "epoch")}, {length}'
+            findings.add('ok', 'schedule', length)
 
 
 def _check_batches(setup: Setup, findings: Findings) -> None:
@@ -65,22 +63,25 @@ def _check_batches(setup: Setup, findings: Findings) -> None:
         )
 
 
-def schedule_faults(cfg: Any, steps: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+def schedule_faults(
+    given: Any, loop: dict[str, Any], steps: tuple[int, int] | None
+) -> Iterator[tuple[str, str]]:
     """Find schedules that are not of the length of the training, which MMEngine accepts.
 
     Args:
-        cfg: The config.
+        given: The config's ``param_scheduler``: one, a list of them, or lists by optimizer.
+        loop: Options of the training loop.
         steps: Steps of the training and of each epoch; None if not known.
 
     Yields:
         Level and text of a finding.
     """
-    given = cfg.get('param_scheduler') or []
     if isinstance(given, dict) and 'type' not in given:  # one list per optimizer
         given = [one for several in given.values() for one in _as_list(several)]
-    for number, one in enumerate(_as_list(given)):
+    for number, one in enumerate(_as_list(given or [])):
+        name = 'param_scheduler' if one is given else f'param_scheduler.{number}'
         if isinstance(one, dict):
-            yield from _faults_of(one, f'param_scheduler.{number}', cfg.train_cfg, steps)
+            yield from _faults_of(one, name, loop, steps)
 
 
 def _as_list(value: Any) -> list:
@@ -88,17 +89,17 @@ def _as_list(value: Any) -> list:
 
 
 def _faults_of(
-    one: Any, name: str, train_cfg: Any, steps: tuple[int, int] | None
+    one: Any, name: str, loop: dict[str, Any], steps: tuple[int, int] | None
 ) -> Iterator[tuple[str, str]]:
     kind = str(one.get('type'))
     by_epoch = one.get('by_epoch', True)
     unit = 'epoch' if by_epoch else 'iteration'
     if by_epoch:
-        total = train_cfg.get('max_epochs')
+        total = loop.get('max_epochs')
         if total is None and steps is not None:
             total = steps[0] // steps[1]
     else:
-        total = train_cfg.get('max_iters') or (steps or (None,))[0]
+        total = loop.get('max_iters') or (steps or (None,))[0]
     if not total:
         return
     begin, end = one.get('begin', 0), one.get('end')
@@ -118,7 +119,7 @@ def _faults_of(
             yield (
                 'error',
                 f'{name}.T_max is {one.get("T_max")}, with which the learning rate never falls: '
-                f'set {name}.T_max={right}, the {unit}s from its begin to the end of the training',
+                f'give --cfg-options {name}.T_max={right}, the {unit}s from its begin to the end',
             )
         elif period < right:
             yield (

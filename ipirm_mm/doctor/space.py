@@ -132,7 +132,7 @@ def kept_checkpoints(setup: Setup) -> int:
     steps = setup.num_steps()
     total = 0
     for hook in setup.checkpoint_hooks:
-        end = setup.cfg.train_cfg.get('max_epochs') if hook.by_epoch else (steps or (0,))[0]
+        end = setup.loop.get('max_epochs') if hook.by_epoch else (steps or (0,))[0]
         made = math.ceil((end or 1) / hook.interval) if hook.interval > 0 else 1
         limit = getattr(hook, 'max_keep_ckpts', -1)
         best = getattr(hook, 'save_best', None)
@@ -159,11 +159,12 @@ def picture_bytes(setup: Setup) -> int:
 
 def _check_shared(setup: Setup, findings: Findings) -> None:
     """Compare shared memory with the batches that data workers hold there."""
-    loader = setup.loaders.get('train_dataloader') or next(iter(setup.loaders.values()), None)
-    workers = getattr(loader, 'num_workers', 0)
-    if not workers or not os.path.isdir(SHARED):
-        if loader is not None:
-            findings.add('ok', SHARED, 'not used: the train loader has no workers')
+    loader: Any = setup.loaders.get('train_dataloader')
+    if loader is None or not os.path.isdir(SHARED):
+        return
+    workers = loader.num_workers
+    if not workers:
+        findings.add('ok', SHARED, 'not used: the train loader has no workers')
         return
     batch = setup.sample_bytes * (loader.batch_size or 1)
     prefetched = loader.prefetch_factor or PREFETCHED

@@ -170,7 +170,7 @@ def check_steps(runner: Runner) -> None:
     check_end(done, end, name)
 
 
-def check_batches(loader: DataLoader, world: int) -> None:
+def check_batches(loader: Any, world: int) -> None:
     """Check that a training loader gives each process a whole batch.
 
     Args:

@@ -18,11 +18,13 @@ from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
 
-from ipirm_mm.doctor import Findings
+from ipirm_mm.doctor import Findings, environment
 from ipirm_mm.doctor.building import Setup
 from ipirm_mm.doctor.checkpoints import check_checkpoints
 from ipirm_mm.doctor.data import check_data
-from ipirm_mm.doctor.dry_run import StepTimer, duration
+from ipirm_mm.doctor.dry_run import StepTimer
+from ipirm_mm.doctor.environment import check_machine, check_packages
+from ipirm_mm.doctor.estimates import duration
 from ipirm_mm.doctor.findings import counted, in_units
 from ipirm_mm.doctor.images import chosen, dangling_links, file_fault, read_images
 from ipirm_mm.doctor.schedule import schedule_faults
@@ -113,6 +115,20 @@ def test_a_check_that_fails_does_not_end_the_others(capsys):
     assert findings.count('error') == 2 and findings.count('ok') == 1
 
 
+def test_packages_and_processors(monkeypatch):
+    findings = Findings()
+    check_packages(findings)
+    versions, bridges = lines(findings, 'ok')
+    assert f'torch {torch.__version__.split("+")[0]}' in versions and 'numpy' in versions
+    assert 'labels of NumPy' in bridges
+    cfg = ConfigDict(train_dataloader=dict(num_workers=2))
+    monkeypatch.setattr(environment, 'available_processors', lambda: 3)
+    check_machine(findings, cfg, 1)
+    assert findings.count('warning') == 0 and '3 processors' in findings.found[-1].text
+    check_machine(findings, cfg, 4)
+    assert 'num_workers=1' in lines(findings, 'warning')[-1]
+
+
 def test_numbers_are_said_in_words():
     assert counted(1, 'class') == '1 class' and counted(1000, 'process') == '1,000 processes'
     assert [in_units(size) for size in (2e3, 3e6, 4.5e9)] == ['2.0 kB', '3.0 MB', '4.5 GB']
@@ -140,8 +156,7 @@ def test_numbers_are_said_in_words():
     ],
 )
 def test_schedules_of_another_length_than_the_training(options, level, said):
-    cfg = ConfigDict(param_scheduler=[options], train_cfg=dict(max_epochs=30))
-    found = list(schedule_faults(cfg, (300, 10)))
+    found = list(schedule_faults([options], dict(max_epochs=30), (300, 10)))
     assert [one for one, _ in found] == ([] if level is None else [level])
     assert all(said in text for _, text in found)
 
@@ -191,7 +206,7 @@ def test_planted_data_is_found(root):
     assert f'1 image is truncated: {root}/train/cat/1.jpg' in errors[0]
     assert f'1 image is empty: {root}/val/cat/0.jpg' in errors[1]
     links, duplicates = lines(findings, 'warning')
-    assert f'{root}/train/dog/lost.jpg' in links
+    assert f'{root}/train/dog/lost.jpg' in links and f'find {root}/train/dog -xtype l' in links
     assert f'1 of 5 ({root}/val/dog/copy.jpg is {root}/train/dog/0.jpg)' in duplicates
     assert 'the same data as val_dataloader' in lines(findings, 'ok')
     assert '2 classes, with 5 to 5 images each' in lines(findings, 'ok')
@@ -324,8 +339,10 @@ def test_a_full_disk_and_small_shared_memory(root, monkeypatch):
 
 def test_the_first_steps_are_not_timed():
     timer = StepTimer(3)
-    timer.times = [0.0, 9.0, 10.0, 11.0, 12.0]
+    timer.times = [0.0, 9.0, 12.0, 13.0, 14.0, 15.0]
     assert timer.seconds() == 1.0
+    timer.times = [0.0, 9.0]  # an epoch of one step
+    assert timer.seconds() == 9.0
     timer.times = [0.0]
     assert timer.seconds() is None
 
@@ -342,7 +359,7 @@ def test_the_tool_finds_all_at_once_and_leaves_nothing(root):
     )
     assert finished.returncode == 1 and 'Traceback' not in finished.stderr
     for said in (
-        'param_scheduler.0.T_max is 0',
+        'param_scheduler.T_max is 0',
         'is truncated',
         'is empty',
         'lead to no file',

@@ -1,0 +1,129 @@
+"""How long a training will take, from the time of a step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from mmengine.runner import BaseLoop
+
+from ipirm_mm.engine import KNNHook
+
+from .building import Setup
+from .findings import Findings, counted
+
+# Images of the problem on which Step 2 is timed; its cost on more is extrapolated.
+TRIED = 512
+
+
+def say_time(setup: Setup, findings: Findings, seconds: float, partitions: int) -> None:
+    """Estimate the hours of a training from the seconds of a step.
+
+    Args:
+        setup: What was built, after a training has begun.
+        findings: Gets the estimate.
+        seconds: Seconds per step.
+        partitions: Number of partitions that the training will find.
+    """
+    steps = setup.num_steps()
+    passes = len(setup.loaders['train_dataloader'].dataset) / setup.images_per_step
+    parts: dict[str, float] = {}
+    if steps is not None:
+        parts['steps'] = steps[0] * seconds
+    if partitions:
+        hook = setup.partition_hooks[0]
+        # Features need no backward pass: a step is an upper bound of a batch.
+        features = hook.num_augmentations * passes * seconds
+        parts[counted(partitions, 'partition')] = partitions * (features + solve_seconds(setup))
+    for value, name in _evaluations(setup, findings, seconds):
+        parts[name] = parts.get(name, 0.0) + value
+    total = sum(parts.values())
+    shares = ', '.join(f'{name} {duration(value)}' for name, value in parts.items())
+    findings.add(
+        'ok',
+        'time',
+        f'{seconds:.3f} s per step, timed on one process; about {duration(total)} in all on '
+        f'{setup.gpus} process(es) ({shares})',
+    )
+
+
+def _evaluations(setup: Setup, findings: Findings, seconds: float) -> Iterator[tuple[float, str]]:
+    """Seconds of all evaluations of a kind during the training, and its name."""
+    runner, end = setup.runner, setup.loop
+    steps = setup.num_steps()
+    if steps is None:
+        return
+    epochs = end.get('max_epochs') or steps[0] / steps[1]
+    for hook in runner.hooks:
+        if isinstance(hook, KNNHook):
+            by_epoch = hook.by_epoch if hook.by_epoch is not None else 'max_epochs' in end
+            times = math.ceil((epochs if by_epoch else steps[0]) / hook.interval)
+            loaders = [one for name, one in setup.loaders.items() if name.startswith('KNNHook')]
+            # An image costs no more than one of a training step.
+            images = sum(len(one.dataset) for one in loaders)
+            yield times * images * seconds / setup.images_per_step, 'k-NN'
+    if isinstance(runner._val_loop, BaseLoop) and 'val_dataloader' in setup.loaders:
+        length = epochs if 'max_epochs' in end else steps[0]
+        batches = len(setup.loaders['val_dataloader']) / setup.gpus
+        times = math.ceil(length / end.get('val_interval', 1))
+        one = []
+        with findings.check('validation'):
+            one.append(_validation_seconds(setup))
+        for value in one:
+            yield times * batches * value, 'validation'
+
+
+def _validation_seconds(setup: Setup) -> float:
+    """Seconds of a batch of the validation, which is tried once."""
+    runner = setup.runner
+    loop = runner.val_loop
+    runner.model.eval()
+    batch = next(iter(loop.dataloader))
+    with torch.no_grad():
+        began = time.perf_counter()
+        outputs = runner.model.val_step(batch)
+        loop.evaluator.process(data_samples=outputs, data_batch=batch)
+        return time.perf_counter() - began
+
+
+def solve_seconds(setup: Setup) -> float:
+    """Seconds of Step 2 on all images, extrapolated from few of random features.
+
+    Within a block its cost grows with the square of the images, and with the number of blocks.
+    That of ``'kmeans'`` and the controls grows with the images.
+
+    Args:
+        setup: What was built, after a training has begun.
+    """
+    hook, model = setup.partition_hooks[0], setup.model
+    solver, images = hook.solver, model.partitions.num_images
+    tried = min(images, TRIED, solver.block_size)
+    neck = setup.cfg.model.get('neck') or {}
+    width = neck.get('out_channels') or 128
+    generator = torch.Generator().manual_seed(0)
+    device = next(model.parameters()).device
+    z1, z2 = F.normalize(torch.randn(2, tried, width, generator=generator), dim=2).to(device)
+    factor = torch.arange(tried) % solver.num_subsets
+    began = time.perf_counter()
+    solver.solve(z1, z2, factor=factor)
+    seconds = time.perf_counter() - began
+    if solver.strategy in ('kmeans', 'random', 'factor'):
+        return seconds * images / tried
+    block = min(images, solver.block_size)
+    return seconds * (block / tried) ** 2 * (images / block)
+
+
+def duration(seconds: float) -> str:
+    """Say a duration in seconds, minutes or hours.
+
+    Args:
+        seconds: The seconds.
+    """
+    if seconds < 120:
+        return f'{seconds:.0f} s'
+    if seconds < 7200:
+        return f'{seconds / 60:.0f} min'
+    return f'{seconds / 3600:.1f} h'
