@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 
 from ipirm_mm import cli
 from ipirm_mm.engine import KNNHook, PartitionUpdateHook, RequireStepsHook
+from ipirm_mm.engine.memory import states_per_weight
 from ipirm_mm.evaluation import build_loader
 
 from .findings import Findings, counted
@@ -35,6 +36,7 @@ class Setup:
         runner: The runner; None if it cannot be built.
         loaders: The data loaders by the name of their option, of those that can be built.
         can_train: Whether model, data and loop of a training are built.
+        optimizer_states: Numbers that the optimizer keeps per weight.
         sample_bytes: Size of an image of the training in a batch, 0 as long as it is not known.
         left_random: Parts of the model whose checkpoint cannot be loaded.
     """
@@ -45,6 +47,7 @@ class Setup:
     runner: Any = None
     loaders: dict[str, Any] = field(default_factory=dict)
     can_train: bool = False
+    optimizer_states: float = 0
     sample_bytes: int = 0
     left_random: list[str] = field(default_factory=list)
 
@@ -139,6 +142,9 @@ def build(setup: Setup, findings: Findings) -> None:
             f'{type(setup.model).__name__} is built, with {weights / 1e6:.2f} million parameters '
             f'and {counted(len(setup.runner.hooks), "hook")}',
         )
+    with findings.check('optim_wrapper'):
+        optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
+        setup.optimizer_states = states_per_weight(dict(optimizer)) if optimizer else 0
     seed = (cfg.get('randomness') or {}).get('seed') or 0
     for name in LOADERS:
         if cfg.get(name) is None:

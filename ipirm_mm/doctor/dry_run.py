@@ -180,12 +180,15 @@ def _fits(setup: Setup, findings: Findings) -> bool:
 
         need, free = count(batch), free_memory()
         if free is not None and need > free:
+            most = largest_batch(count, free, max(4, batch))
+            while most > 1 and count(most) > free:  # losses may grow with its square
+                most //= 2
             findings.add(
                 'error',
                 'dry run',
                 f'a step with train_dataloader.batch_size={batch} takes {in_units(need)}, but '
                 f'only {in_units(free)} of memory are free, and no step is tried: set '
-                f'train_dataloader.batch_size={largest_batch(count, free, max(4, batch))} by '
+                f'train_dataloader.batch_size={max(1, most)} by '
                 '--cfg-options, or see docs/memory.md',
             )
             return False

@@ -128,7 +128,8 @@ def check_machine(findings: Findings, cfg: Any, gpus: int) -> None:
             f'--gpus is {gpus}, and without GPUs the processes share {cores} processors: more '
             f'than {cores} gain nothing',
         )
-    workers = (cfg.get('train_dataloader') or {}).get('num_workers', 0)
+    loader = cfg.get('train_dataloader')
+    workers = loader.get('num_workers', 0) if isinstance(loader, dict) else 0
     if isinstance(workers, int) and workers > 1 and workers * gpus > max(cores, 1):
         findings.add(
             'warning',

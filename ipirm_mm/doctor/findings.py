@@ -13,6 +13,7 @@ from ipirm_mm.explain import find_user_error
 
 LEVELS = ('ok', 'warning', 'error')
 SHOWN = 3
+LONGEST = 600
 
 
 class Finding(NamedTuple):
@@ -76,6 +77,8 @@ class Findings:
                     f'it fails with {type(error).__name__}: {lines[-1]} (IPIRM_TRACEBACK=1 shows '
                     'where)'
                 )
+            if len(reason) > LONGEST:  # MMEngine shows whole sections of a config
+                reason = f'{reason[:LONGEST]} ...'
             self.add('error', part, reason)
 
     def count(self, level: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ipirm_mm.engine.passes import check_batches
+from ipirm_mm.errors import UserError
 
 from .building import Setup
 from .findings import Findings, counted
@@ -40,6 +41,11 @@ def _check_batches(setup: Setup, findings: Findings) -> None:
     loader = setup.loaders.get('train_dataloader')
     if loader is None:
         return
+    try:
+        check_batches(loader, 1)
+    except UserError:
+        setup.can_train = False
+        raise
     check_batches(loader, setup.gpus)
     size, images = loader.batch_size, len(loader.dataset)
     if size is None:
@@ -102,7 +108,11 @@ def _faults_of(
         total = loop.get('max_iters') or (steps or (None,))[0]
     if not total:
         return
-    begin, end = one.get('begin', 0), one.get('end')
+    for key in ('begin', 'end', 'T_max'):
+        if not isinstance(one.get(key, 0), (int, float, type(None))):
+            yield 'error', f'{name}.{key} is {one[key]!r}, but must be a number of {unit}s'
+            return
+    begin, end = one.get('begin') or 0, one.get('end')
     whole = f'the training has {counted(total, unit)}'
     if begin >= total:
         yield 'warning', f'{name} ({kind}) begins at {unit} {begin}, but {whole}: it has no effect'

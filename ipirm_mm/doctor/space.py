@@ -15,7 +15,6 @@ from mmengine.hooks import EMAHook
 from torch import Tensor
 
 from ipirm_mm.engine.hooks.partition_update_hook import PartitionUpdateHook
-from ipirm_mm.engine.memory import states_per_weight
 from ipirm_mm.visualization import partition_grid
 
 from .building import Setup, work_dir_of
@@ -95,12 +94,10 @@ def checkpoint_bytes(setup: Setup) -> int:
     Args:
         setup: What was built.
     """
-    model, cfg = setup.model, setup.cfg
+    model = setup.model
     weights = _bytes(list(model.state_dict().values()))
     trained = _bytes([weight for weight in model.parameters() if weight.requires_grad])
     averaged = sum(isinstance(hook, EMAHook) for hook in setup.runner.hooks)
-    optimizer = (cfg.optim_wrapper or {}).get('optimizer')
-    states = states_per_weight(dict(optimizer)) if optimizer else 0
     loader = setup.loaders.get('train_dataloader')
     images = 0 if loader is None else len(loader.dataset)
     kept = 0
@@ -108,7 +105,7 @@ def checkpoint_bytes(setup: Setup) -> int:
         planned(hook, setup)
         kept += hook.count(hook.max_partitions_kept)
     partitions = kept * images  # a byte each
-    return int((weights + partitions) * (1 + averaged) + trained * states)
+    return int((weights + partitions) * (1 + averaged) + trained * setup.optimizer_states)
 
 
 def planned(hook: PartitionUpdateHook, setup: Setup) -> int:

@@ -148,6 +148,7 @@ def test_numbers_are_said_in_words():
         (dict(type='CosineAnnealingLR', T_max=300, by_epoch=False), None, ''),
         (dict(type='LinearLR', begin=0, end=50), 'warning', 'end is 50'),
         (dict(type='LinearLR'), 'warning', 'no end'),
+        (dict(type='LinearLR', end='30'), 'error', 'must be a number of epochs'),
         (dict(type='LinearLR', end=10), None, ''),
         (dict(type='StepLR', step_size=3, begin=30), 'warning', 'no effect'),
         (dict(type='StepLR', step_size=3, begin=9, end=9), 'error', 'after its begin'),
@@ -274,6 +275,7 @@ def test_checkpoints_are_compared_with_the_model(root):
     cut = root / 'cut.pth'
     cut.write_bytes(Path(save(root, 'good.pth', model)).read_bytes()[:900])
     torch.save(dict(other=torch.zeros(3)), root / 'other.pth')
+    torch.save(dict(state_dict={}, path=root), root / 'code.pth')  # a type that is not allowed
     given = [
         str(root / 'good.pth'),
         save(root, 'headless.pth', model, ['head']),
@@ -281,15 +283,17 @@ def test_checkpoints_are_compared_with_the_model(root):
         str(root / 'none.pth'),
         str(cut),
         str(root / 'other.pth'),
+        str(root / 'code.pth'),
     ]
     findings = Findings()
     check_checkpoints(setup_of(root, model=model), findings, given)
-    good, headless, wide_one, none, truncated, other = findings.found
+    good, headless, wide_one, none, truncated, other, code = findings.found
     assert good.level == 'ok' and 'the head too' in good.text
     assert headless.level == 'warning' and 'the head is not loaded' in headless.text
     assert wide_one.level == 'error' and '(16,' in wide_one.text and '(8,' in wide_one.text
     assert none.level == 'error' and 'there is no checkpoint' in none.text
     assert truncated.level == 'error' and 'truncated' in truncated.text
+    assert code.level == 'error' and 'could run code' in code.text
     assert other.level == 'error' and 'does not fit ImageClassifier' in other.text
 
 
