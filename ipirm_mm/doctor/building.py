@@ -38,6 +38,7 @@ class Setup:
         can_train: Whether model, data and loop of a training are built.
         optimizer_states: Numbers that the optimizer keeps per weight.
         sample_bytes: Size of an image of the training in a batch, 0 as long as it is not known.
+        image_seconds: Time in which one process reads an image of the training.
         left_random: Parts of the model whose checkpoint cannot be loaded.
     """
 
@@ -49,6 +50,7 @@ class Setup:
     can_train: bool = False
     optimizer_states: float = 0
     sample_bytes: int = 0
+    image_seconds: float = 0
     left_random: list[str] = field(default_factory=list)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from typing import Any
 
@@ -24,6 +25,7 @@ from .images import (
     dangling_links,
     leave_out,
     missing_files,
+    num_readers,
     plain_datasets,
     read_images,
     record_of,
@@ -78,12 +80,16 @@ def _check_images(
         indices = chosen(len(part), sample)
         total += len(part)
         broken: set[int] = set()
+        began = time.perf_counter()
         for seen, index in zip(read_images(part, indices, f'{name}: images'), indices):
             if seen.fault:
                 faults.setdefault(seen.fault, []).append(seen)
                 broken.add(index)
             elif name == 'train_dataloader':
                 setup.sample_bytes = max(setup.sample_bytes, seen.size)
+        if name == 'train_dataloader' and indices:
+            processes = max(1, num_readers(part, len(indices)))
+            setup.image_seconds = (time.perf_counter() - began) * processes / len(indices)
         read += len(indices)
         good += len(indices) - len(broken)
         if isinstance(part, BaseDataset):

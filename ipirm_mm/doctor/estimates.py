@@ -13,6 +13,7 @@ from mmengine.runner import BaseLoop
 from ipirm_mm.engine import KNNHook
 
 from .building import Setup
+from .environment import available_processors
 from .findings import Findings, counted
 
 # Images of the problem on which Step 2 is timed; its cost on more is extrapolated.
@@ -30,6 +31,11 @@ def say_time(setup: Setup, findings: Findings, seconds: float, partitions: int) 
     """
     steps = setup.num_steps()
     passes = len(setup.loaders['train_dataloader'].dataset) / setup.images_per_step
+    loading = loading_seconds(setup)
+    # The batches of the first steps were loaded before these.
+    bound = f' (the data workers need that; the step itself {seconds:.3f} s)'
+    bound = bound if loading > seconds else ''
+    seconds = max(seconds, loading)
     parts: dict[str, float] = {}
     if steps is not None:
         parts['steps'] = steps[0] * seconds
@@ -45,9 +51,20 @@ def say_time(setup: Setup, findings: Findings, seconds: float, partitions: int) 
     findings.add(
         'ok',
         'time',
-        f'{seconds:.3f} s per step, timed on one process; about {duration(total)} in all on '
-        f'{setup.gpus} process(es) ({shares})',
+        f'{seconds:.3f} s per step{bound}, timed on one process; about {duration(total)} in all '
+        f'on {setup.gpus} process(es) ({shares})',
     )
+
+
+def loading_seconds(setup: Setup) -> float:
+    """Seconds in which the data workers of a process load a batch; 0 if there are none.
+
+    Args:
+        setup: What was built, after its images have been read.
+    """
+    loader = setup.loaders['train_dataloader']
+    workers = min(loader.num_workers, max(1, available_processors() // setup.gpus))
+    return (loader.batch_size or 1) * setup.image_seconds / workers if workers else 0.0
 
 
 def _evaluations(setup: Setup, findings: Findings, seconds: float) -> Iterator[tuple[float, str]]:

@@ -160,6 +160,17 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(one)
 
 
+def num_readers(dataset: Any, count: int) -> int:
+    """Number of worker processes that :func:`read_images` takes; 0 for none.
+
+    Args:
+        dataset: The data set.
+        count: Number of images.
+    """
+    few = count < MANY or isinstance(dataset, ArrayDataset)
+    return 0 if few else available_processors()
+
+
 def read_images(dataset: Any, indices: Sequence[int], description: str) -> Iterator[Seen]:
     """Read images through the pipeline of their data set, with a progress bar.
 
@@ -171,12 +182,11 @@ def read_images(dataset: Any, indices: Sequence[int], description: str) -> Itera
     Yields:
         What became of each.
     """
-    workers = available_processors() if len(indices) >= MANY else 0
     reader = DataLoader(
         _Reader(dataset),
         batch_size=None,
         sampler=list(indices),  # type: ignore[arg-type]
-        num_workers=0 if isinstance(dataset, ArrayDataset) else workers,
+        num_workers=num_readers(dataset, len(indices)),
         collate_fn=_as_it_is,
     )
     with torch.random.fork_rng(devices=[]), ProgressBar(description) as bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -18,13 +19,12 @@ from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
 
-from ipirm_mm.doctor import Findings, environment
+from ipirm_mm.doctor import Findings, environment, estimates
 from ipirm_mm.doctor.building import Setup
 from ipirm_mm.doctor.checkpoints import check_checkpoints
 from ipirm_mm.doctor.data import check_data
 from ipirm_mm.doctor.dry_run import StepTimer
 from ipirm_mm.doctor.environment import check_machine, check_packages
-from ipirm_mm.doctor.estimates import duration
 from ipirm_mm.doctor.findings import counted, in_units
 from ipirm_mm.doctor.images import chosen, dangling_links, file_fault, read_images
 from ipirm_mm.doctor.schedule import schedule_faults
@@ -87,7 +87,8 @@ def plant(root):
 def setup_of(root, loaders=(), model=None, **options):
     """A setup with data sets, as if they had been built, and a model."""
     init_default_scope('mmpretrain')
-    cfg = Config.fromfile(root / 'config.py')
+    values = runpy.run_path(str(root / 'config.py'))  # Config.fromfile takes half a second
+    cfg = Config({key: values[key] for key in values if not key.startswith('_')})
     cfg.merge_from_dict(options)
     runner = None
     if model is not None:
@@ -132,7 +133,7 @@ def test_packages_and_processors(monkeypatch):
 def test_numbers_are_said_in_words():
     assert counted(1, 'class') == '1 class' and counted(1000, 'process') == '1,000 processes'
     assert [in_units(size) for size in (2e3, 3e6, 4.5e9)] == ['2.0 kB', '3.0 MB', '4.5 GB']
-    assert [duration(s) for s in (60, 600, 36000)] == ['60 s', '10 min', '10.0 h']
+    assert [estimates.duration(s) for s in (60, 600, 36000)] == ['60 s', '10 min', '10.0 h']
 
 
 @pytest.mark.parametrize(
@@ -349,6 +350,22 @@ def test_the_first_steps_are_not_timed():
     assert timer.seconds() == 9.0
     timer.times = [0.0]
     assert timer.seconds() is None
+
+
+def test_slow_data_workers_bound_the_steps(root, monkeypatch):
+    setup = setup_of(root, ['train_dataloader'], MODELS.build(MODEL))
+    setup.runner._val_loop = None
+    check_data(setup, Findings(), None)
+    loader = setup.loaders['train_dataloader']
+    assert 0 < setup.image_seconds < 1
+    setup.image_seconds = 0.5
+    monkeypatch.setattr(estimates, 'available_processors', lambda: 8)
+    for workers, seconds in ((0, 0.0), (1, 2.0), (4, 0.5), (16, 0.25)):
+        loader.num_workers = workers
+        assert estimates.loading_seconds(setup) == seconds
+    findings = Findings()
+    estimates.say_time(setup, findings, 0.1, 0)
+    assert '0.250 s per step (the data workers need that' in findings.found[0].text
 
 
 def test_the_tool_finds_all_at_once_and_leaves_nothing(root):
