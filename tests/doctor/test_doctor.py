@@ -95,7 +95,8 @@ def setup_of(root, loaders=(), model=None, **options):
         runner = SimpleNamespace(model=model, hooks=[], _load_from=None, _resume=False)
     setup = Setup(cfg, 1, str(root / 'trial'), runner)
     for name in loaders:
-        dataset = DATASETS.build(cfg[name].dataset)
+        # Serialization collects garbage, for a third of a second.
+        dataset = DATASETS.build({**cfg[name].dataset, 'serialize_data': False})
         setup.loaders[name] = torch.utils.data.DataLoader(dataset, 4, collate_fn=list)
     return setup
 
@@ -400,7 +401,6 @@ def test_workers_are_a_whole_number(root, workers):
     cfg = setup_of(root).cfg.train_dataloader
     with pytest.raises(UserError, match='num_workers of the data loader of CustomDataset is'):
         Runner.build_dataloader({**cfg, 'num_workers': workers})
-    Runner.build_dataloader({**cfg, 'num_workers': 1})
 
 
 def check(config, *given):
