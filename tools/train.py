@@ -12,12 +12,7 @@ import argparse
 
 import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of compat.py)
 from ipirm_mm import cli
-from ipirm_mm.engine import (
-    ExactResumeHook,
-    NonFiniteGuardHook,
-    RequireStepsHook,
-    TolerateReportsHook,
-)
+from ipirm_mm.engine import add_training_hooks
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -66,10 +61,7 @@ def main() -> None:
     cli.prepare_training(cfg, amp=args.amp, auto_scale_lr=args.auto_scale_lr)
     cli.check_resume(cfg)
     runner = cli.build_runner(cfg)
-    runner.register_hook(RequireStepsHook())
-    for kind in (ExactResumeHook, NonFiniteGuardHook, TolerateReportsHook):
-        if not any(isinstance(hook, kind) for hook in runner.hooks):
-            runner.register_hook(kind())
+    add_training_hooks(runner)
     runner.train()
 
 

@@ -16,7 +16,7 @@ from mmengine.registry import VISBACKENDS, VISUALIZERS, init_default_scope
 from mmengine.runner import Runner
 
 from ipirm_mm import cli
-from ipirm_mm.engine import KNNHook, PartitionUpdateHook, RequireStepsHook
+from ipirm_mm.engine import KNNHook, PartitionUpdateHook, add_training_hooks
 from ipirm_mm.engine.memory import states_per_weight
 from ipirm_mm.evaluation import build_loader
 
@@ -136,7 +136,8 @@ def build(setup: Setup, findings: Findings) -> None:
     trial.visualizer, trial.vis_backends = None, []
     with findings.check('model'):
         setup.runner = cli.build_runner(trial)
-        setup.runner.register_hook(RequireStepsHook())
+        if setup.trains:
+            add_training_hooks(setup.runner)
         weights = sum(weight.numel() for weight in setup.model.parameters())
         findings.add(
             'ok',
@@ -183,6 +184,18 @@ def _check_visualizer(cfg: Any, folder: str) -> None:
     if visualizer:
         visualizer['name'] = f'check_setup_{time.time_ns()}'
         VISUALIZERS.build(visualizer)
+
+
+def first_batch(loader: Any) -> Any:
+    """Load a batch, and leave no data workers behind.
+
+    Args:
+        loader: A data loader.
+    """
+    try:
+        return next(iter(loader))
+    finally:
+        loader._iterator = None  # of persistent workers
 
 
 def work_dir_of(cfg: Any) -> Path:

@@ -16,7 +16,7 @@ from ipirm_mm.models.utils.classes import dataset_class_names
 from ipirm_mm.models.utils.label_rules import wrong_labels
 from ipirm_mm.utils import ProgressBar
 
-from .building import Setup, monitor_loaders
+from .building import Setup, first_batch, monitor_loaders
 from .duplicates import contents, shared_images
 from .findings import Findings, counted, listed
 from .images import (
@@ -54,7 +54,7 @@ def check_data(setup: Setup, findings: Findings, sample: int | None) -> None:
             _check_images(setup, findings, name, loader.dataset, sample)
         if name not in ('train_dataloader', 'val_dataloader'):  # those run in the dry run
             with findings.check(name):
-                next(iter(loader))
+                first_batch(loader)
         with findings.check(name):
             _check_links(findings, name, loader.dataset)
         with findings.check(name):
@@ -167,7 +167,9 @@ def _check_labels(setup: Setup, findings: Findings, name: str, dataset: Any) -> 
     names = dataset_class_names(dataset)
     expected = outputs or (len(names) if names else max(label or 0 for label in counts) + 1)
     empty = [label for label in range(expected) if not counts[label]]
-    if len(counts) == 1:
+    # Self-supervised training needs no classes.
+    needed = classifier or name != 'train_dataloader'
+    if len(counts) == 1 and needed:
         findings.add(
             'error' if trained_on else 'warning',
             name,
@@ -175,7 +177,7 @@ def _check_labels(setup: Setup, findings: Findings, name: str, dataset: Any) -> 
             'at least two classes, one folder (or number in the list file) for each; check '
             f'{name}.dataset',
         )
-    elif empty:
+    elif empty and needed:
         shown = [str(names[n]) if names and n < len(names) else str(n) for n in empty]
         findings.add(
             'warning',

@@ -16,7 +16,7 @@ from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
 
-from ipirm_mm.engine import ExactResumeHook
+from ipirm_mm.engine import ExactResumeHook, PartitionUpdateHook
 from ipirm_mm.engine.memory import StepCounter, image_size, largest_batch
 
 from .building import Setup
@@ -49,7 +49,7 @@ class StepTimer(Hook):
         """Let no time-consuming hook run, and train with a partition if there will be any."""
         model = runner.model
         for hook in runner.hooks:
-            if hasattr(hook, 'due') and hook.due:
+            if isinstance(hook, PartitionUpdateHook):
                 if hook.count():
                     subsets = model.partitions.num_subsets
                     images = model.partitions.num_images
@@ -199,11 +199,15 @@ def free_memory() -> int | None:
     """Bytes of memory that are free on the device of the training; None if not known."""
     if get_device() == 'cuda':
         return torch.cuda.mem_get_info()[0]
+    limits = []
     with suppress(OSError, StopIteration, ValueError):
         lines = Path('/proc/meminfo').read_text().splitlines()
         line = next(line for line in lines if line.startswith('MemAvailable'))
-        return 1024 * int(line.split()[1])
-    return None
+        limits.append(1024 * int(line.split()[1]))
+    with suppress(OSError, ValueError):  # of a container; "max" without a limit
+        most, used = (Path(f'/sys/fs/cgroup/memory.{n}').read_text() for n in ('max', 'current'))
+        limits.append(int(most) - int(used))
+    return min(limits, default=None)
 
 
 def _reset_peak() -> None:

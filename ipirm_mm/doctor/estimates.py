@@ -12,7 +12,7 @@ from mmengine.runner import BaseLoop
 
 from ipirm_mm.engine import KNNHook
 
-from .building import Setup
+from .building import Setup, first_batch
 from .environment import available_processors
 from .findings import Findings, counted
 
@@ -98,7 +98,7 @@ def _validation_seconds(setup: Setup) -> float:
     runner = setup.runner
     loop = runner.val_loop
     runner.model.eval()
-    batch = next(iter(loop.dataloader))
+    batch = first_batch(loop.dataloader)
     with torch.no_grad():
         began = time.perf_counter()
         outputs = runner.model.val_step(batch)

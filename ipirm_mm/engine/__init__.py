@@ -1,5 +1,7 @@
 """Hooks of MMEngine's runner."""
 
+from typing import Any
+
 from .checkpoint_files import (
     keep_until_replaced,
     newest_checkpoint,
@@ -34,11 +36,24 @@ __all__ = [
     'RequireStepsHook',
     'SetEpochHook',
     'TolerateReportsHook',
+    'add_training_hooks',
     'apply_bridges',
     'check_end',
     'newest_checkpoint',
     'no_step_message',
 ]
+
+
+def add_training_hooks(runner: Any) -> None:
+    """Add the hooks that every training has, unless the config has them.
+
+    Args:
+        runner: The runner of the training.
+    """
+    runner.register_hook(RequireStepsHook())
+    for kind in (ExactResumeHook, NonFiniteGuardHook, TolerateReportsHook):
+        if not any(isinstance(hook, kind) for hook in runner.hooks):
+            runner.register_hook(kind())
 
 
 def apply_bridges() -> None:
