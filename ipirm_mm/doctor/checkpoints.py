@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from ipirm_mm.engine import RequireStepsHook, newest_checkpoint
+from ipirm_mm.engine import RequireStepsHook, check_end, newest_checkpoint
 from ipirm_mm.models.utils.weights import (
     CheckedPretrained,
     LoadedWeights,
@@ -22,7 +22,7 @@ from ipirm_mm.utils import check_checkpoint
 from .building import Setup, work_dir_of
 from .findings import Findings, listed
 
-# Buffers of the training, which a checkpoint may have for other data.
+# Buffers of the training, which a checkpoint may have for other data: they are not compared.
 OF_TRAINING = ('partitions', 'data_preprocessor')
 
 
@@ -74,6 +74,9 @@ def _refuse_as_training(setup: Setup, path: str) -> None:
     try:
         content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
         RequireStepsHook().after_load_checkpoint(runner, content)
+        for done, end in (('epoch', 'max_epochs'), ('iter', 'max_iters')):
+            if runner._resume and setup.loop.get(end) is not None:
+                check_end(content['meta'][done], setup.loop[end], end)
     finally:
         runner._load_from, runner._resume = kept
 
@@ -133,6 +136,8 @@ def _compare(setup: Setup, findings: Findings, part: str, path: str) -> None:
     children = [name for name, _ in model.named_children()]
     optional = [] if student is None else [name for name in children if name not in student]
     state = unwrapped_state(plain_state(content))
+    for key in [key for key in state if key.split('.', 1)[0] in OF_TRAINING]:
+        del state[key]
     found = load_state(model, state, path, optional=[*optional, *OF_TRAINING])
     _judge(findings, part, model, path, found)
 

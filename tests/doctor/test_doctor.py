@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, run_tool
+from helpers import ROOT, SMALL_STAGE_ONE, STAGE_ONE, run_tool, train_stage_one
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import init_default_scope
@@ -416,6 +416,20 @@ def test_stage_one_of_the_quickstart():
     assert finished.returncode == 0, finished.stdout
     assert '0 errors, 0 warnings' in finished.stdout
     assert '1 partition ' in finished.stdout and 'k-NN' in finished.stdout
+
+
+@pytest.mark.slow
+def test_a_training_that_is_resumed(tmp_path):
+    """Its partitions are not taken for those of the dry run."""
+    train_stage_one(tmp_path, 'train_cfg.max_epochs=3', 'default_hooks.checkpoint.interval=3')
+    path = tmp_path / 'epoch_3.pth'
+    options = (*SMALL_STAGE_ONE, f'work_dir={tmp_path}', 'resume=True')
+    finished = check(STAGE_ONE, '--checkpoint', path, '--cfg-options', *options)
+    assert finished.returncode == 0, finished.stdout
+    assert finished.stdout.count('epoch_3.pth: 14 of 14 keys') == 2
+    assert 's per step' in finished.stdout
+    finished = check(STAGE_ONE, '--cfg-options', *options, 'train_cfg.max_epochs=3')
+    assert 'nothing is left to train' in finished.stdout
 
 
 @pytest.mark.slow
