@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.config import Config
+from mmpretrain import get_model
 
 LAB = Path(__file__).resolve().parents[1] / 'projects/laptop/lab.py'
 
@@ -15,6 +17,33 @@ LAB = Path(__file__).resolve().parents[1] / 'projects/laptop/lab.py'
 def lab(monkeypatch):
     monkeypatch.syspath_prepend(str(LAB.parent))
     return runpy.run_path(str(LAB), run_name='not_main')
+
+
+@pytest.mark.parametrize(
+    'name, method',
+    [
+        ('ipirm_simclr_sum', 'ours'),
+        ('sum_penalty_only', 'penalty'),
+        ('sum_true_factor', 'factor'),
+        ('sum_simclr', 'simclr'),
+    ],
+)
+def test_configs_of_the_best_setting_are_those_of_the_lab(lab, name, method):
+    best = dict(norm='BN', neck_norm='BN', crop=0.3, temperature=0.3, subsets=50, weight=1)
+    settings = lab['settings_of'](method, dict(best, objective='report'))
+    config = Config.fromfile(LAB.parents[2] / f'configs/quickstart/{name}.py')
+    assert config.data_preprocessor == lab['config_of'](settings).data_preprocessor
+    shipped, tried = get_model(config), lab['build'](settings)
+    assert str(shipped) == str(tried)  # backbone, projector, normalization
+    heads = [
+        (head.temperature, head.irm_weight, head.penalty, head.irm_warmup_epochs)
+        for head in (shipped.head, tried.head)
+    ]
+    if method == 'simclr':  # nothing to warm up to
+        heads = [head[:2] for head in heads]
+    assert heads[0] == heads[1]
+    if method in ('ours', 'factor'):
+        assert shipped.head.objective == tried.head.objective == 'report'
 
 
 @pytest.mark.parametrize(

@@ -65,11 +65,15 @@ DEFAULTS: dict[str, Any] = dict(
     temperature=0.5,
     warmup=5,  # epochs without a penalty, after which the partition is found
     weight=2.0,  # lambda 1
+    objective='authors',  # mean over the subsets; or 'report', their sum
+    penalty='vector',  # or 'scalar'
     subsets=20,  # K; the true color has 10
 )
 # Settings that a method does not have.
 UNUSED: dict[str, tuple[str, ...]] = dict(
-    simclr=('warmup', 'weight', 'subsets'), penalty=('subsets',), factor=('subsets',)
+    simclr=('warmup', 'weight', 'subsets', 'objective', 'penalty'),
+    penalty=('subsets', 'objective'),  # of which there is one, the batch
+    factor=('subsets',),
 )
 METRICS = ('probe', 'shifted', 'knn', 'color')
 BITS = ('color', 'class')  # what a partition tells about an image
@@ -152,8 +156,8 @@ class Images:
 load = functools.cache(Images)
 
 
-def build(settings: dict[str, Any]) -> Any:
-    """The network of the quickstart with other settings."""
+def config_of(settings: dict[str, Any]) -> Config:
+    """The quickstart config with other settings."""
     config = Config.fromfile(ROOT / 'configs/quickstart/ipirm_simclr.py')
     model = config.model
     groups = dict(type='GN', num_groups=8)
@@ -162,10 +166,17 @@ def build(settings: dict[str, Any]) -> Any:
     model.head.temperature = settings['temperature']
     model.head.irm_weight = settings.get('weight', 0.0)
     model.head.irm_warmup_epochs = settings.get('warmup', 0)
+    model.head.objective = settings.get('objective', 'authors')
+    model.head.penalty = settings.get('penalty', 'vector')
     model.head.penalize_batch = settings['method'] == 'penalty'
     config.view_pipeline[0].crop_ratio_range = (settings['crop'], 1.0)
     config.data_preprocessor.transforms = [config.view_pipeline]
-    network = get_model(config, device='cpu')
+    return config
+
+
+def build(settings: dict[str, Any]) -> Any:
+    """The network of the quickstart with other settings."""
+    network = get_model(config_of(settings), device='cpu')
     network.init_weights()
     return network
 

@@ -1,0 +1,13 @@
+# Control: ipirm_simclr_sum.py by a method that knows the hidden factor, one subset per color.
+_base_ = ['ipirm_simclr_sum.py']
+
+model = dict(num_subsets=10)
+custom_hooks = [
+    dict(
+        type='PartitionUpdateHook',
+        interval=5,
+        max_partitions=1,
+        solver=dict(strategy='factor'),
+    ),
+    _base_.knn_hook,
+]
