@@ -41,7 +41,8 @@ class MixedBlock(NamedTuple):
         irm_logits: Logits of the targets at the penalty's temperature, ``(B, 2)``.
         irm_exp_targets: ``exp`` of them, ``(B, 2)``.
         irm_exp: ``exp`` at the penalty's temperature, ``(B, B)``.
-        weighted: ``s exp(s)`` at the penalty's temperature, zero for the targets, ``(B, B)``.
+        weighted: ``s exp(s)`` at the penalty's temperature, zero for the targets, ``(B, B)``;
+            None where only the loss is asked for.
         penalty: ``'vector'`` or ``'scalar'``.
         same_temperature: Whether loss and penalty have the same temperature.
     """
@@ -56,7 +57,7 @@ class MixedBlock(NamedTuple):
     irm_logits: Tensor
     irm_exp_targets: Tensor
     irm_exp: Tensor
-    weighted: Tensor
+    weighted: Tensor | None
     penalty: str
     same_temperature: bool
 
@@ -176,6 +177,7 @@ def mixed_block_risks(block: MixedBlock, weights: Tensor) -> tuple[Tensor, Tenso
 
     if not block.same_temperature:
         denominator = partition_function(block.irm_exp, block.irm_exp_targets.sum(1))
+    assert block.weighted is not None
     error = block.irm_exp_targets / denominator[..., None] - block.labels
     error = share[..., None] * block.irm_logits * error  # (K, B, 2)
     responsibility = share * scale / denominator

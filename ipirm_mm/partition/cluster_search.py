@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ipirm_mm.functional.mixup_partition import MixedBlock
 from ipirm_mm.functional.partition import SimilarityBlock, balance_term
 
 
@@ -49,7 +50,7 @@ class ClusterObjective:
     Averaged over blocks of images; the balance term counts all their images together. Exact for
     ``penalty='scalar'``. For the vector dummy, the penalty leaves out the entries of the dummy
     that belong to negatives; their part of the penalty is of the order of one over the number of
-    images.
+    images. With MixUp there is one dummy per key, so that all of its penalty is, and is left out.
 
     Args:
         blocks: Similarities of the images of each block.
@@ -62,7 +63,7 @@ class ClusterObjective:
 
     def __init__(
         self,
-        blocks: Sequence[SimilarityBlock],
+        blocks: Sequence[SimilarityBlock | MixedBlock],
         clusters: Sequence[Tensor],
         num_clusters: int,
         num_subsets: int,
@@ -73,7 +74,10 @@ class ClusterObjective:
         self.irm_weight = irm_weight
         self.balance = balance
         self.blocks = [
-            _BlockSums(block, cluster, num_clusters) for block, cluster in zip(blocks, clusters)
+            _MixedBlockSums(block, cluster, num_clusters)
+            if isinstance(block, MixedBlock)
+            else _BlockSums(block, cluster, num_clusters)
+            for block, cluster in zip(blocks, clusters)
         ]
         self.size = torch.stack([block.size for block in self.blocks]).sum(0)  # (C,)
 
@@ -166,6 +170,78 @@ class _BlockSums:
 
         loss = mean([part + constant for part, constant in zip(losses, self.constant)])
         return loss, mean(gradients).square()
+
+
+class _MixedBlockSums:
+    """Similarities of one block of mixed queries, summed over the negatives of each cluster.
+
+    Queries are grouped by the cluster of their image, and by whether it is its own partner.
+
+    Args:
+        block: Similarities of B queries with B keys.
+        cluster: Cluster of each image, ``(B,)`` long.
+        num_clusters: Number of clusters *C*; some may have no image in the block.
+    """
+
+    def __init__(self, block: MixedBlock, cluster: Tensor, num_clusters: int) -> None:
+        member = F.one_hot(cluster, num_clusters).to(block.exp.dtype)  # (B, C)
+        self.size = member.sum(0)  # (C,)
+        group = 2 * cluster + block.own_partner
+        counts = torch.bincount(group, minlength=2 * num_clusters).tolist()
+        order = group.argsort(stable=True)
+
+        def by_group(values: Tensor) -> tuple[Tensor, ...]:
+            return values[order].split(counts)
+
+        self.partner = by_group(cluster[block.partners])  # (queries,) each
+        self.exp = by_group(block.exp @ member)  # (queries, C) each
+        self.exp_target = by_group(block.exp_target[:, None])
+        self.constant = by_group((block.shift - block.target)[:, None])
+        self.scalar = block.penalty == 'scalar' and block.weighted is not None
+        if self.scalar:
+            assert block.weighted is not None
+            self.weighted = by_group(block.weighted @ member)
+            self.irm_exp = by_group(block.irm_exp @ member)
+            self.irm_exp_target = by_group(block.irm_exp_targets.sum(1, keepdim=True))
+            products = block.irm_logits * block.irm_exp_targets
+            self.weighted_target = by_group(products.sum(1, keepdim=True))
+            self.irm_target = by_group((block.labels * block.irm_logits).sum(1, keepdim=True))
+
+    def risks(self, assignments: Tensor, num_subsets: int) -> tuple[Tensor, Tensor]:
+        """Loss and penalty of each subset, ``(A, K)`` each, of assignments ``(A, C)``."""
+        sizes = _sum_by_subset(self.size.expand_as(assignments), assignments, num_subsets)
+        own_size = sizes.gather(1, assignments)  # (A, C)
+        # Sums over the queries of a group whose partner is in their subset, (A,) each.
+        numbers, losses, gradients = [], [], []
+        for number, exp in enumerate(self.exp):
+            cluster, targets = number // 2, 2 - number % 2
+            scale = (self.size.sum() - targets) / (own_size[:, cluster] - targets).clamp(min=1)
+            subset = assignments[:, cluster]
+            weight = (subset == assignments.T).to(exp.dtype) * scale  # (C, A)
+            counts = assignments.T[self.partner[number]] == subset  # (queries, A)
+            numbers.append(counts.sum(0).to(exp.dtype))
+            denominator = torch.addmm(self.exp_target[number], exp, weight)
+            loss = denominator.log() + self.constant[number]
+            losses.append((counts * loss).sum(0))
+            if self.scalar:
+                denominator = torch.addmm(
+                    self.irm_exp_target[number], self.irm_exp[number], weight
+                )
+                mean_logit = torch.addmm(
+                    self.weighted_target[number], self.weighted[number], weight
+                )
+                gradient = mean_logit / denominator - self.irm_target[number]
+                gradients.append((counts * gradient).sum(0))
+        group_subset = assignments.repeat_interleave(2, 1)  # (A, 2C)
+
+        def total(parts: list[Tensor]) -> Tensor:
+            return _sum_by_subset(torch.stack(parts, 1), group_subset, num_subsets)
+
+        queries = total(numbers).clamp(min=1)
+        loss = total(losses) / queries
+        if not self.scalar:
+            return loss, torch.zeros_like(loss)
+        return loss, (total(gradients) / queries).square()
 
 
 def _sum_by_subset(values: Tensor, assignments: Tensor, num_subsets: int) -> Tensor:

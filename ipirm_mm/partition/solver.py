@@ -17,6 +17,7 @@ from ipirm_mm.functional.partition import BALANCES
 
 from .expand import extend_by_linear_fit
 from .local_moves import enforce_min_size, local_moves
+from .mixing import Mixing
 from .objective import BlockedObjective, ObjectiveOptions
 from .partition_set import MAX_SUBSETS
 from .starts import (
@@ -170,6 +171,7 @@ class PartitionSolver:
         factor: Tensor | None = None,
         previous: Tensor | None = None,
         progress: Progress | None = None,
+        mixing: Mixing | None = None,
     ) -> PartitionResult:
         """Find a partition.
 
@@ -184,13 +186,19 @@ class PartitionSolver:
             previous: Earlier partitions, ``(P, N)``, for ``PartitionResult.nmi``. Defaults to
                 None.
             progress: Called with the fraction done and a text. Defaults to None.
+            mixing: With MixUp, how the first views were mixed; ``z1`` are the projections of the
+                mixed images. The objective is then that of
+                :func:`~ipirm_mm.functional.soft_mixup_objective`, and k-means and principal
+                components are those of ``z2``. Defaults to None: the views are not mixed.
 
         Returns:
             :class:`PartitionResult`.
 
         Raises:
             UserError: If the shapes of the views differ, there are fewer images than subsets,
-                features are not finite, or the factor is missing or has another length.
+                features are not finite, the factor is missing or has another length, or a block
+                is too small to keep partners together.
+            ValueError: If ``mixing`` does not fit the features.
         """
         began = time.perf_counter()
         z1, z2 = self._check_features(z1, z2)
@@ -204,7 +212,9 @@ class PartitionSolver:
             irm_temperature=self.irm_temperature,
             block_size=self.block_size,
         )
-        objective = BlockedObjective.divide(z1, z2, options, seed)
+        if mixing is not None:
+            mixing.check(len(z1), z1.shape[1], self.block_size)
+        objective = BlockedObjective.divide(z1, z2, options, seed, mixing)
         generator = torch.Generator().manual_seed(seed)
 
         strategy = self.strategy
