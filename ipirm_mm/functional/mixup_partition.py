@@ -13,12 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._common import at_least_float32, check_views
-from .partition import balance_term, block_objective
+from .partition import _ALONE, _TINY, balance_term, block_objective
 
-# The smallest scale of weights that counts; its inverse is still finite in float32.
-_TINY = 1e-30
-# Queries that together weigh less than this share of one image leave their subset without queries.
-_NO_QUERY = 1e-15
+#: Weight of a query: that of its image, or the product of its image's and its partner's.
+QUERY_WEIGHTS = ('own', 'pair')
 # Keys that together weigh less than this share of the largest weight are no negatives. Sums in
 # double precision leave an error of less.
 _NO_NEGATIVES = 1e-9
@@ -45,6 +43,7 @@ class MixedBlock(NamedTuple):
             None where only the loss is asked for.
         penalty: ``'vector'`` or ``'scalar'``.
         same_temperature: Whether loss and penalty have the same temperature.
+        query_weight: ``'own'`` or ``'pair'``.
     """
 
     partners: Tensor
@@ -60,6 +59,7 @@ class MixedBlock(NamedTuple):
     weighted: Tensor | None
     penalty: str
     same_temperature: bool
+    query_weight: str
 
     def risks(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Losses and penalties, see :func:`mixed_block_risks`."""
@@ -74,6 +74,7 @@ def mixed_block(
     temperature: float = 0.2,
     irm_temperature: float | None = None,
     penalty: str = 'vector',
+    query_weight: str = 'own',
 ) -> MixedBlock:
     """Compute the similarities of a block of images.
 
@@ -85,6 +86,8 @@ def mixed_block(
         temperature: Temperature of the loss. Defaults to 0.2 (commands of Wang et al. with MixUp).
         irm_temperature: Temperature of the penalty. Defaults to None, which means ``temperature``.
         penalty: ``'vector'`` or ``'scalar'``. Defaults to ``'vector'``.
+        query_weight: ``'own'`` or ``'pair'``, see :func:`soft_mixup_objective`. Defaults to
+            ``'own'``.
 
     Returns:
         The block, in float32 or, for float64 inputs, float64.
@@ -99,6 +102,8 @@ def mixed_block(
                 f'{name} must be ({len(queries)},), one per query, but its shape is '
                 f'{tuple(tensor.shape)}'
             )
+    if query_weight not in QUERY_WEIGHTS:
+        raise ValueError(f'query_weight must be one of {QUERY_WEIGHTS}, but is {query_weight!r}')
     with torch.autocast(device_type=queries.device.type, enabled=False):
         similarity = at_least_float32(queries) @ at_least_float32(keys).T
         own = torch.arange(len(keys), device=keys.device)
@@ -137,6 +142,7 @@ def mixed_block(
             logits * irm_exp,
             penalty,
             same,
+            query_weight,
         )
 
 
@@ -149,17 +155,19 @@ def mixed_block_risks(block: MixedBlock, weights: Tensor) -> tuple[Tensor, Tenso
 
     Returns:
         Losses ``(K,)`` and penalties ``(K,)``, see :func:`soft_mixup_objective`. For a subset
-        without weight, or that holds no image together with its partner, both are zero, and so are
-        their gradients.
+        without weight, with all of its weight on one image, or without queries (``'pair'``), both
+        are zero, and so are their gradients.
     """
     negatives = len(weights) - 2 + block.own_partner.to(weights.dtype)  # (B,)
     weights = weights.T.contiguous()  # (K, B)
     # Only the ratios of a subset's weights matter.
-    weights = weights / weights.detach().amax(1, keepdim=True).clamp(min=_TINY)
-    query = weights * weights[:, block.partners]
+    largest, image = weights.detach().max(1, keepdim=True)
+    weights = weights / largest.clamp(min=_TINY)
+    query = weights if block.query_weight == 'own' else weights * weights[:, block.partners]
     total = query.sum(1, keepdim=True)
-    empty = total.detach()[:, 0] <= _NO_QUERY
-    share = query / total.clamp(min=_NO_QUERY)  # (K, B), sums to 1
+    others = weights.detach().scatter(1, image, 0).sum(1)
+    empty = (others <= _ALONE) | (total.detach()[:, 0] <= _ALONE)
+    share = query / total.clamp(min=_ALONE)  # (K, B), sums to 1
     # Double precision: the difference cancels digits where a pair has most of the weight.
     exact = weights.double()
     rest = exact.sum(1, keepdim=True) - exact
@@ -201,6 +209,7 @@ def soft_mixup_objective(
     irm_weight: float = 0.5,
     penalty: str = 'vector',
     balance: str = 'relaxed',
+    query_weight: str = 'own',
 ) -> Tensor:
     r"""Objective of a soft partition with MixUp, to be maximized.
 
@@ -223,14 +232,21 @@ def soft_mixup_objective(
     objective is the mean over subsets of :math:`L_k + \lambda_2 \Omega_k`, plus
     :func:`~ipirm_mm.functional.partition.balance_term`.
 
-    At a hard partition of B images, :math:`L_k` and :math:`\Omega_k` are those of Step 1, except
-    that each of a query's :math:`m - 2` negatives in a subset of *m* images counts
-    :math:`(B - 2) / (m - 2)` times (:math:`(B - 1) / (m - 1)` times for an image that is its own
-    partner). Without MixUp, Step 2 differs from Step 1 in the same way.
+    The weight of a query is that of its image, :math:`\omega_{ik} = W_{ik}` (``'own'``), as
+    without MixUp, or :math:`W_{ik} W_{r(i)k}` (``'pair'``). At a hard partition the latter leaves
+    out queries whose partner is in another subset, as Step 1 has none. But partners are drawn
+    before the partition is known. So with ``'pair'`` a solver raises the objective by separating
+    those partners whose loss is low, which says nothing about the images.
 
-    The code of Wang et al. (IP-IRM, NeurIPS 2021) weights the partner's key too, so that its
-    cross-entropy has the term :math:`-\log \hat w_{rk}`: infinite at a hard partition that puts an
-    image and its partner into different subsets. It is not offered.
+    At a hard partition of B images whose partners are of their own subset, :math:`L_k` and
+    :math:`\Omega_k` are those of Step 1 for both weights, except that each of a query's
+    :math:`m - 2` negatives in a subset of *m* images counts :math:`(B - 2) / (m - 2)` times
+    (:math:`(B - 1) / (m - 1)` times for an image that is its own partner). Without MixUp, Step 2
+    differs from Step 1 in the same way.
+
+    The code of Wang et al. (IP-IRM, NeurIPS 2021) weights the partner's key as a negative too, so
+    that its cross-entropy has the term :math:`-\log \hat w_{rk}`: infinite at a hard partition
+    that puts an image and its partner into different subsets. This is not offered.
 
     Args:
         queries: Projections of the mixed first views, ``(N, D)``, rows of unit norm.
@@ -244,6 +260,7 @@ def soft_mixup_objective(
         penalty: ``'vector'`` (code of Wang et al.) or ``'scalar'`` (report). Defaults to
             ``'vector'``.
         balance: ``'relaxed'`` (default), ``'strict'`` or ``'none'``.
+        query_weight: ``'own'`` or ``'pair'``. Defaults to ``'own'``.
 
     Returns:
         Scalar, differentiable in all floating-point tensors.
@@ -255,7 +272,9 @@ def soft_mixup_objective(
         raise ValueError(
             f'weights must be ({len(queries)}, subsets), but its shape is {tuple(weights.shape)}'
         )
-    block = mixed_block(queries, keys, partners, lam, temperature, irm_temperature, penalty)
+    block = mixed_block(
+        queries, keys, partners, lam, temperature, irm_temperature, penalty, query_weight
+    )
     with torch.autocast(device_type=queries.device.type, enabled=False):
         weights = weights.to(block.exp.dtype)
         balanced = balance_term(weights.mean(0), balance)

@@ -175,8 +175,6 @@ class _BlockSums:
 class _MixedBlockSums:
     """Similarities of one block of mixed queries, summed over the negatives of each cluster.
 
-    Queries are grouped by the cluster of their image, and by whether it is its own partner.
-
     Args:
         block: Similarities of B queries with B keys.
         cluster: Cluster of each image, ``(B,)`` long.
@@ -186,62 +184,63 @@ class _MixedBlockSums:
     def __init__(self, block: MixedBlock, cluster: Tensor, num_clusters: int) -> None:
         member = F.one_hot(cluster, num_clusters).to(block.exp.dtype)  # (B, C)
         self.size = member.sum(0)  # (C,)
-        group = 2 * cluster + block.own_partner
-        counts = torch.bincount(group, minlength=2 * num_clusters).tolist()
-        order = group.argsort(stable=True)
+        order = cluster.argsort(stable=True)
+        counts = self.size.long().tolist()
 
-        def by_group(values: Tensor) -> tuple[Tensor, ...]:
+        def by_cluster(values: Tensor) -> tuple[Tensor, ...]:
+            """Split the rows by the cluster of the query's image."""
             return values[order].split(counts)
 
-        self.partner = by_group(cluster[block.partners])  # (queries,) each
-        self.exp = by_group(block.exp @ member)  # (queries, C) each
-        self.exp_target = by_group(block.exp_target[:, None])
-        self.constant = by_group((block.shift - block.target)[:, None])
+        self.partner = by_cluster(cluster[block.partners])  # (queries,) each
+        self.other_partner = by_cluster(~block.own_partner[:, None])  # (queries, 1) each
+        self.exp = by_cluster(block.exp @ member)  # (queries, C) each
+        self.exp_target = by_cluster(block.exp_target[:, None])
+        self.constant = by_cluster((block.shift - block.target)[:, None])
+        self.pairs_only = block.query_weight == 'pair'
         self.scalar = block.penalty == 'scalar' and block.weighted is not None
         if self.scalar:
             assert block.weighted is not None
-            self.weighted = by_group(block.weighted @ member)
-            self.irm_exp = by_group(block.irm_exp @ member)
-            self.irm_exp_target = by_group(block.irm_exp_targets.sum(1, keepdim=True))
+            self.weighted = by_cluster(block.weighted @ member)
+            self.irm_exp = by_cluster(block.irm_exp @ member)
+            self.irm_exp_target = by_cluster(block.irm_exp_targets.sum(1, keepdim=True))
             products = block.irm_logits * block.irm_exp_targets
-            self.weighted_target = by_group(products.sum(1, keepdim=True))
-            self.irm_target = by_group((block.labels * block.irm_logits).sum(1, keepdim=True))
+            self.weighted_target = by_cluster(products.sum(1, keepdim=True))
+            self.irm_target = by_cluster((block.labels * block.irm_logits).sum(1, keepdim=True))
 
     def risks(self, assignments: Tensor, num_subsets: int) -> tuple[Tensor, Tensor]:
         """Loss and penalty of each subset, ``(A, K)`` each, of assignments ``(A, C)``."""
         sizes = _sum_by_subset(self.size.expand_as(assignments), assignments, num_subsets)
         own_size = sizes.gather(1, assignments)  # (A, C)
-        # Sums over the queries of a group whose partner is in their subset, (A,) each.
-        numbers, losses, gradients = [], [], []
+        numbers, losses, gradients = [], [], []  # sums over the queries of a cluster, (A,) each
         for number, exp in enumerate(self.exp):
-            cluster, targets = number // 2, 2 - number % 2
-            scale = (self.size.sum() - targets) / (own_size[:, cluster] - targets).clamp(min=1)
-            subset = assignments[:, cluster]
-            weight = (subset == assignments.T).to(exp.dtype) * scale  # (C, A)
-            counts = assignments.T[self.partner[number]] == subset  # (queries, A)
-            numbers.append(counts.sum(0).to(exp.dtype))
-            denominator = torch.addmm(self.exp_target[number], exp, weight)
-            loss = denominator.log() + self.constant[number]
-            losses.append((counts * loss).sum(0))
+            subset = assignments[:, number]
+            member = (subset == assignments.T).to(exp.dtype)  # (C, A)
+            # Whether the partner is in the subset: then it is one negative less. (queries, A)
+            together = assignments.T[self.partner[number]] == subset
+            other = self.other_partner[number]
+            negatives = own_size[:, number] - 1 - (together & other).to(exp.dtype)
+            scale = (self.size.sum() - 1 - other.to(exp.dtype)) / negatives.clamp(min=1)
+
+            def query_sum(values: Tensor, together: Tensor = together) -> Tensor:
+                return (values * together if self.pairs_only else values).sum(0)
+
+            numbers.append(query_sum(torch.ones_like(scale)))
+            denominator = self.exp_target[number] + exp @ member * scale
+            losses.append(query_sum(denominator.log() + self.constant[number]))
             if self.scalar:
-                denominator = torch.addmm(
-                    self.irm_exp_target[number], self.irm_exp[number], weight
-                )
-                mean_logit = torch.addmm(
-                    self.weighted_target[number], self.weighted[number], weight
-                )
-                gradient = mean_logit / denominator - self.irm_target[number]
-                gradients.append((counts * gradient).sum(0))
-        group_subset = assignments.repeat_interleave(2, 1)  # (A, 2C)
+                others = self.irm_exp[number] @ member * scale
+                denominator = self.irm_exp_target[number] + others
+                mean_logit = self.weighted_target[number] + self.weighted[number] @ member * scale
+                gradients.append(query_sum(mean_logit / denominator - self.irm_target[number]))
 
         def total(parts: list[Tensor]) -> Tensor:
-            return _sum_by_subset(torch.stack(parts, 1), group_subset, num_subsets)
+            return _sum_by_subset(torch.stack(parts, 1), assignments, num_subsets)
 
         queries = total(numbers).clamp(min=1)
-        loss = total(losses) / queries
+        loss = torch.where(sizes >= 2, total(losses) / queries, 0.0)
         if not self.scalar:
             return loss, torch.zeros_like(loss)
-        return loss, (total(gradients) / queries).square()
+        return loss, torch.where(sizes >= 2, total(gradients) / queries, 0.0).square()
 
 
 def _sum_by_subset(values: Tensor, assignments: Tensor, num_subsets: int) -> Tensor:

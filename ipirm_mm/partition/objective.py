@@ -39,6 +39,7 @@ class ObjectiveOptions:
         balance: ``'relaxed'``, ``'strict'`` or ``'none'``. Defaults to ``'relaxed'``.
         irm_temperature: Temperature of the penalty. Defaults to None: the same as ``temperature``.
         block_size: Maximum number of images per block. Defaults to 3096.
+        query_weight: With MixUp, ``'own'`` or ``'pair'``. Defaults to ``'own'``.
     """
 
     num_subsets: int = 2
@@ -48,6 +49,7 @@ class ObjectiveOptions:
     balance: str = 'relaxed'
     irm_temperature: float | None = None
     block_size: int = 3096
+    query_weight: str = 'own'
 
 
 class BlockedObjective:
@@ -173,7 +175,8 @@ class BlockedObjective:
         settings = (options.temperature, options.irm_temperature, options.penalty)
         if self.mixing is not None:
             mixing = self.mixing.select(images)
-            mixed = mixed_block(z1, z2, mixing.partners[draw], mixing.lam[draw], *settings)
+            partners, lam = mixing.partners[draw], mixing.lam[draw]
+            mixed = mixed_block(z1, z2, partners, lam, *settings, options.query_weight)
             keep = columns or options.penalty == 'scalar'
             return mixed if keep else mixed._replace(weighted=None)
         block = similarity_block(z1, z2, *settings)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional._common import PENALTIES, at_least_float32
 from ipirm_mm.functional.information import normalized_mutual_information
+from ipirm_mm.functional.mixup_partition import QUERY_WEIGHTS
 from ipirm_mm.functional.partition import BALANCES
 
 from .expand import extend_by_linear_fit
@@ -105,6 +106,9 @@ class PartitionSolver:
         block_size: Maximum number of images per block. Defaults to 3096 (code of Wang et al.).
         epochs: Maximum number of epochs of ``'authors'``, which after 51 epochs stops early, once
             five in a row have not raised the objective. Defaults to 61 (code of Wang et al.).
+        query_weight: With MixUp, the weight of a query: ``'own'``, that of its image, or
+            ``'pair'``, the product of its image's and its partner's, see
+            :func:`~ipirm_mm.functional.soft_mixup_objective`. Defaults to ``'own'``.
 
     Raises:
         UserError: If an option has a value that does not exist.
@@ -122,6 +126,7 @@ class PartitionSolver:
         starts: Sequence[str] = tuple(STARTS),
         block_size: int = 3096,
         epochs: int = 61,
+        query_weight: str = 'own',
     ) -> None:
         if not 2 <= num_subsets <= MAX_SUBSETS:
             raise UserError(
@@ -132,6 +137,7 @@ class PartitionSolver:
             ('penalty', penalty, PENALTIES),
             ('balance', balance, BALANCES),
             ('strategy', strategy, STRATEGIES),
+            ('query_weight', query_weight, QUERY_WEIGHTS),
         ):
             if value not in allowed:
                 raise UserError(
@@ -162,6 +168,7 @@ class PartitionSolver:
         self.starts = tuple(starts)
         self.block_size = block_size
         self.epochs = epochs
+        self.query_weight = query_weight
 
     def solve(
         self,
@@ -211,6 +218,7 @@ class PartitionSolver:
             balance=self.balance,
             irm_temperature=self.irm_temperature,
             block_size=self.block_size,
+            query_weight=self.query_weight,
         )
         if mixing is not None:
             mixing.check(len(z1), z1.shape[1], self.block_size)
