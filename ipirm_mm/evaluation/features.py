@@ -108,8 +108,8 @@ def extract_features(
                 index = [_image_of(sample) for sample in samples]
                 known['sample_idx'] += index
                 if project_views:
-                    numbers_of = torch.tensor(index, device=inputs[0].device)
-                    views.append(project_views(inputs, numbers_of))
+                    image_numbers = torch.tensor(index, device=inputs[0].device)
+                    views.append(project_views(inputs, image_numbers))
                 else:
                     views.append([project(images) for images in inputs])
                 for sample in samples:
