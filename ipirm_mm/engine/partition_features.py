@@ -46,9 +46,9 @@ def partition_features(
         time: Epoch or iteration that random draws depend on, besides the seed of the run.
         num_augmentations: Number *M* of augmentations. Defaults to 1.
         batch_size: Number of images per batch. Defaults to None: that of the training.
-        mixup: Whether to mix the first view of each image with that of another, anew for each
-            augmentation. Batches then have whole groups of partners, 64 images at least. Defaults
-            to False.
+        mixup: Whether to mix the first view of each image with that of a partner, a new one for
+            each augmentation. Batches then have whole groups of partners, 64 images at least.
+            Defaults to False.
 
     Returns:
         Projections of the first and of the second view, ``(M, N, D)`` each; what else
