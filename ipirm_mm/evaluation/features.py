@@ -57,6 +57,7 @@ def extract_features(
     project: Callable[[Tensor], Tensor] | None = None,
     description: str = 'features',
     factors: Sequence[str] = ('factor',),
+    project_views: Callable[[list[Tensor], Tensor], list[Tensor]] | None = None,
 ) -> dict[str, Any]:
     """Extract the features of all images of a data loader.
 
@@ -74,9 +75,12 @@ def extract_features(
         description: Text of the progress bar. Defaults to ``'features'``.
         factors: Names of the fields of the samples that hold known factors, one integer per
             image. Defaults to ``('factor',)``, which ``TintByFactor`` sets.
+        project_views: Maps the views of a batch, and the numbers of its images ``(B,)`` long, to
+            rows of features ``(B, ...)``, instead of each view by itself. Defaults to None.
 
     Returns:
-        A dict with ``features``, a list of one tensor ``(N, D)`` per view; ``sample_idx``
+        A dict with ``features``, a list of one tensor ``(N, D)`` per view (what
+        ``project_views`` returns, if it is given); ``sample_idx``
         ``(N,)`` long, the number of each image (see
         :class:`~ipirm_mm.datasets.ImageNumbers`); ``num_images``, the number of images of the data
         set; ``classes``, their names or None; and ``gt_label`` and each of ``factors``, ``(N,)``
@@ -101,9 +105,14 @@ def extract_features(
         with torch.random.fork_rng(devices=[]), ProgressBar(description) as bar:
             for number, data in enumerate(dataloader):
                 inputs, samples = _prepare(model.data_preprocessor, _stacked(data))
-                views.append([project(images) for images in inputs])
+                index = [_image_of(sample) for sample in samples]
+                known['sample_idx'] += index
+                if project_views:
+                    image_numbers = torch.tensor(index, device=inputs[0].device)
+                    views.append(project_views(inputs, image_numbers))
+                else:
+                    views.append([project(images) for images in inputs])
                 for sample in samples:
-                    known['sample_idx'].append(_image_of(sample))
                     known['gt_label'].append(_label_of(sample))
                     for name in factors:
                         known[name].append(sample.get(name))

@@ -14,6 +14,7 @@ from .kd import (
     mean_teacher_logits,
 )
 from .mixup import mean_lam, mix_images, mixup_lam, mixup_partners, mixup_risks
+from .mixup_partition import soft_mixup_objective
 from .ofd import ofd_distance, ofd_margin
 from .partition import soft_partition_objective
 from .scores import merge_label_scores, merge_scores, select_labels, yes_and_no
@@ -46,6 +47,7 @@ __all__ = [
     'ofd_distance',
     'ofd_margin',
     'select_labels',
+    'soft_mixup_objective',
     'soft_partition_objective',
     'subset_contrastive_risks',
     'unit_rows',

@@ -7,7 +7,7 @@ a few products of one precomputed similarity block with the weights.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,18 @@ class SimilarityBlock(NamedTuple):
     weighted_views: Tensor | None
     temperature: float
     irm_temperature: float
+
+    def risks(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and penalties, see :func:`block_risks`."""
+        return block_risks(self, weights)
+
+
+class Block(Protocol):
+    """Similarities of a block of images, mixed or not."""
+
+    def risks(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and penalties ``(K,)`` of the subsets of a soft partition ``(B, K)``."""
+        ...
 
 
 def similarity_block(
@@ -241,7 +253,7 @@ def block_risks(block: SimilarityBlock, weights: Tensor) -> tuple[Tensor, Tensor
     return loss, (first.square() + column.square().sum((1, 2))).masked_fill(alone, 0)
 
 
-def block_objective(block: SimilarityBlock, weights: Tensor, irm_weight: float) -> Tensor:
+def block_objective(block: Block, weights: Tensor, irm_weight: float) -> Tensor:
     """Objective of a soft partition of a block, without the balance term (report Eq. 3).
 
     It is the mean loss plus the weighted mean penalty of the subsets.
@@ -254,7 +266,7 @@ def block_objective(block: SimilarityBlock, weights: Tensor, irm_weight: float) 
     Returns:
         Scalar.
     """
-    loss, penalty = block_risks(block, weights)
+    loss, penalty = block.risks(weights)
     return loss.mean() + irm_weight * penalty.mean()
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ipirm_mm.functional.mixup_partition import MixedBlock
 from ipirm_mm.functional.partition import SimilarityBlock, balance_term
 
 
@@ -49,7 +50,7 @@ class ClusterObjective:
     Averaged over blocks of images; the balance term counts all their images together. Exact for
     ``penalty='scalar'``. For the vector dummy, the penalty leaves out the entries of the dummy
     that belong to negatives; their part of the penalty is of the order of one over the number of
-    images.
+    images. With MixUp there is one dummy per key, so that all of its penalty is, and is left out.
 
     Args:
         blocks: Similarities of the images of each block.
@@ -62,7 +63,7 @@ class ClusterObjective:
 
     def __init__(
         self,
-        blocks: Sequence[SimilarityBlock],
+        blocks: Sequence[SimilarityBlock | MixedBlock],
         clusters: Sequence[Tensor],
         num_clusters: int,
         num_subsets: int,
@@ -73,7 +74,10 @@ class ClusterObjective:
         self.irm_weight = irm_weight
         self.balance = balance
         self.blocks = [
-            _BlockSums(block, cluster, num_clusters) for block, cluster in zip(blocks, clusters)
+            _MixedBlockSums(block, cluster, num_clusters)
+            if isinstance(block, MixedBlock)
+            else _BlockSums(block, cluster, num_clusters)
+            for block, cluster in zip(blocks, clusters)
         ]
         self.size = torch.stack([block.size for block in self.blocks]).sum(0)  # (C,)
 
@@ -166,6 +170,77 @@ class _BlockSums:
 
         loss = mean([part + constant for part, constant in zip(losses, self.constant)])
         return loss, mean(gradients).square()
+
+
+class _MixedBlockSums:
+    """Similarities of one block of mixed queries, summed over the negatives of each cluster.
+
+    Args:
+        block: Similarities of B queries with B keys.
+        cluster: Cluster of each image, ``(B,)`` long.
+        num_clusters: Number of clusters *C*; some may have no image in the block.
+    """
+
+    def __init__(self, block: MixedBlock, cluster: Tensor, num_clusters: int) -> None:
+        member = F.one_hot(cluster, num_clusters).to(block.exp.dtype)  # (B, C)
+        self.size = member.sum(0)  # (C,)
+        order = cluster.argsort(stable=True)
+        counts = self.size.long().tolist()
+
+        def by_cluster(values: Tensor) -> tuple[Tensor, ...]:
+            """Split the rows by the cluster of the query's image."""
+            return values[order].split(counts)
+
+        self.partner = by_cluster(cluster[block.partners])  # (queries,) each
+        self.other_partner = by_cluster(~block.own_partner[:, None])  # (queries, 1) each
+        self.exp = by_cluster(block.exp @ member)  # (queries, C) each
+        self.exp_target = by_cluster(block.exp_target[:, None])
+        self.constant = by_cluster((block.shift - block.target)[:, None])
+        self.pairs_only = block.query_weight == 'pair'
+        self.scalar = block.penalty == 'scalar' and block.weighted is not None
+        if self.scalar:
+            assert block.weighted is not None
+            self.weighted = by_cluster(block.weighted @ member)
+            self.irm_exp = by_cluster(block.irm_exp @ member)
+            self.irm_exp_target = by_cluster(block.irm_exp_targets.sum(1, keepdim=True))
+            products = block.irm_logits * block.irm_exp_targets
+            self.weighted_target = by_cluster(products.sum(1, keepdim=True))
+            self.irm_target = by_cluster((block.labels * block.irm_logits).sum(1, keepdim=True))
+
+    def risks(self, assignments: Tensor, num_subsets: int) -> tuple[Tensor, Tensor]:
+        """Loss and penalty of each subset, ``(A, K)`` each, of assignments ``(A, C)``."""
+        sizes = _sum_by_subset(self.size.expand_as(assignments), assignments, num_subsets)
+        own_size = sizes.gather(1, assignments)  # (A, C)
+        numbers, losses, gradients = [], [], []  # sums over the queries of a cluster, (A,) each
+        for number, exp in enumerate(self.exp):
+            subset = assignments[:, number]
+            member = (subset == assignments.T).to(exp.dtype)  # (C, A)
+            # Whether the partner is in the subset: then it is one negative less. (queries, A)
+            together = assignments.T[self.partner[number]] == subset
+            other = self.other_partner[number]
+            negatives = own_size[:, number] - 1 - (together & other).to(exp.dtype)
+            scale = (self.size.sum() - 1 - other.to(exp.dtype)) / negatives.clamp(min=1)
+
+            def query_sum(values: Tensor, together: Tensor = together) -> Tensor:
+                return (values * together if self.pairs_only else values).sum(0)
+
+            numbers.append(query_sum(torch.ones_like(scale)))
+            denominator = self.exp_target[number] + exp @ member * scale
+            losses.append(query_sum(denominator.log() + self.constant[number]))
+            if self.scalar:
+                others = self.irm_exp[number] @ member * scale
+                denominator = self.irm_exp_target[number] + others
+                mean_logit = self.weighted_target[number] + self.weighted[number] @ member * scale
+                gradients.append(query_sum(mean_logit / denominator - self.irm_target[number]))
+
+        def total(parts: list[Tensor]) -> Tensor:
+            return _sum_by_subset(torch.stack(parts, 1), assignments, num_subsets)
+
+        queries = total(numbers).clamp(min=1)
+        loss = torch.where(sizes >= 2, total(losses) / queries, 0.0)
+        if not self.scalar:
+            return loss, torch.zeros_like(loss)
+        return loss, torch.where(sizes >= 2, total(gradients) / queries, 0.0).square()
 
 
 def _sum_by_subset(values: Tensor, assignments: Tensor, num_subsets: int) -> Tensor:

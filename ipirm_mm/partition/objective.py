@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ipirm_mm.functional.mixup_partition import MixedBlock, mixed_block
 from ipirm_mm.functional.partition import (
     SimilarityBlock,
     balance_term,
@@ -17,6 +18,7 @@ from ipirm_mm.functional.partition import (
 )
 
 from .balance import min_subset_size
+from .mixing import Mixing
 
 # Memory limit of the cached similarities, in bytes. Computing the similarities of a block takes
 # as long as several evaluations of its objective.
@@ -37,6 +39,7 @@ class ObjectiveOptions:
         balance: ``'relaxed'``, ``'strict'`` or ``'none'``. Defaults to ``'relaxed'``.
         irm_temperature: Temperature of the penalty. Defaults to None: the same as ``temperature``.
         block_size: Maximum number of images per block. Defaults to 3096.
+        query_weight: With MixUp, ``'own'`` or ``'pair'``. Defaults to ``'own'``.
     """
 
     num_subsets: int = 2
@@ -46,6 +49,7 @@ class ObjectiveOptions:
     balance: str = 'relaxed'
     irm_temperature: float | None = None
     block_size: int = 3096
+    query_weight: str = 'own'
 
 
 class BlockedObjective:
@@ -59,50 +63,70 @@ class BlockedObjective:
         blocks: Indices of the images of each block, ``(B,)`` long each; every image is in one
             block.
         options: Options of the objective.
+        mixing: How the first views were mixed. Blocks must then contain partners together.
+            Defaults to None: they are not mixed.
 
     Attributes:
-        mean: Mean projection of each image over draws and views, ``(N, D)``, rows of unit norm.
+        mean: Mean projection of each image over draws and views, ``(N, D)``, rows of unit norm. A
+            mixed view is not of one image, so that with MixUp it is the mean of the second views.
         order: Indices of the images, block after block, ``(N,)``.
         min_size: Size below which the solver does not reduce a subset, see
             :func:`~ipirm_mm.partition.balance.min_subset_size`.
     """
 
     def __init__(
-        self, z1: Tensor, z2: Tensor, blocks: Sequence[Tensor], options: ObjectiveOptions
+        self,
+        z1: Tensor,
+        z2: Tensor,
+        blocks: Sequence[Tensor],
+        options: ObjectiveOptions,
+        mixing: Mixing | None = None,
     ) -> None:
         self.options = options
         self.z1, self.z2 = z1, z2
+        self.mixing = mixing
         # In place: a data set's features can fill half of the memory.
-        self.mean = z1[0] + z2[0]
-        for other in (*z1[1:], *z2[1:]):
+        self.mean = z2[0].clone()
+        for other in (*(z1 if mixing is None else ()), *z2[1:]):
             self.mean += other
         F.normalize(self.mean, dim=1, out=self.mean)
         self.blocks = tuple(blocks)
         self.order = torch.cat(self.blocks)
         self.min_size = min_subset_size(len(self.mean), options.num_subsets, options.balance)
-        self._cache: dict[int, list[SimilarityBlock]] = {}
+        self._cache: dict[int, list[SimilarityBlock | MixedBlock]] = {}
 
     @classmethod
     def divide(
-        cls, z1: Tensor, z2: Tensor, options: ObjectiveOptions, seed: int
+        cls,
+        z1: Tensor,
+        z2: Tensor,
+        options: ObjectiveOptions,
+        seed: int,
+        mixing: Mixing | None = None,
     ) -> BlockedObjective:
         """Objective of all images, in random blocks whose sizes differ by one image at most.
+
+        With MixUp, their numbers of groups of partners differ by one at most.
 
         Args:
             z1: Projections of the first view, ``(M, N, D)``.
             z2: Projections of the second view, ``(M, N, D)``.
             options: Options of the objective.
             seed: Seed of the division.
+            mixing: How the first views were mixed. Defaults to None: not at all.
         """
         images = z1.shape[1]
+        generator = torch.Generator().manual_seed(seed)
+        if mixing is not None and images > options.block_size:
+            return cls(z1, z2, mixing.blocks(options.block_size, generator), options, mixing)
         num_blocks = max(1, -(-images // options.block_size))
         if num_blocks == 1:
             order = torch.arange(images)
         else:
-            order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+            order = torch.randperm(images, generator=generator)
         # Equal sizes, so that no block has a single image. Sorted within each block.
         blocks = [block.sort().values.to(z1.device) for block in order.tensor_split(num_blocks)]
-        return cls(z1, z2, blocks, options)
+        return cls(z1, z2, blocks, options, mixing)
 
     def select(self, blocks: Sequence[Tensor]) -> BlockedObjective:
         """Objective of some of the images; image ``i`` of it is ``torch.cat(blocks)[i]``.
@@ -117,23 +141,48 @@ class BlockedObjective:
             self.z2[:, images],
             positions.split([len(block) for block in blocks]),
             self.options,
+            None if self.mixing is None else self.mixing.select(images),
         )
 
     def first_blocks(self, count: int) -> BlockedObjective:
         """Objective of the first ``count`` blocks; itself if there are no more blocks."""
         return self if len(self.blocks) <= count else self.select(self.blocks[:count])
 
-    def similarity(self, images: Tensor, draw: int) -> SimilarityBlock:
-        """Similarities of some images, ``(B,)`` indices, in one draw."""
-        return similarity_block(
-            self.z1[draw, images],
-            self.z2[draw, images],
-            self.options.temperature,
-            self.options.irm_temperature,
-            self.options.penalty,
-        )
+    def random_blocks(self, generator: torch.Generator) -> Sequence[Tensor]:
+        """A new random division of the images into blocks; with MixUp, of whole groups."""
+        block_size = self.options.block_size
+        if self.mixing is not None:
+            return self.mixing.blocks(block_size, generator)
+        order = torch.randperm(len(self.mean), generator=generator)
+        return order.to(self.mean.device).split(block_size)
 
-    def similarities(self, number: int) -> list[SimilarityBlock]:
+    def random_sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Ascending indices of a random sample; with MixUp, of whole groups."""
+        if self.mixing is not None and count < len(self.mean):
+            return self.mixing.blocks(count, generator)[0]
+        sample = torch.randperm(len(self.mean), generator=generator)
+        return sample[:count].sort().values.to(self.mean.device)
+
+    def similarity(
+        self, images: Tensor, draw: int, columns: bool = True
+    ) -> SimilarityBlock | MixedBlock:
+        """Similarities of some images, ``(B,)`` indices, in one draw.
+
+        Without ``columns``, the large matrix that only the vector dummy needs is left out.
+        """
+        options = self.options
+        z1, z2 = self.z1[draw, images], self.z2[draw, images]
+        settings = (options.temperature, options.irm_temperature, options.penalty)
+        if self.mixing is not None:
+            mixing = self.mixing.select(images)
+            partners, lam = mixing.partners[draw], mixing.lam[draw]
+            mixed = mixed_block(z1, z2, partners, lam, *settings, options.query_weight)
+            keep = columns or options.penalty == 'scalar'
+            return mixed if keep else mixed._replace(weighted=None)
+        block = similarity_block(z1, z2, *settings)
+        return block if columns else block._replace(weighted_views=None)
+
+    def similarities(self, number: int) -> list[SimilarityBlock | MixedBlock]:
         """Similarities of one block, one entry per draw.
 
         The first blocks stay in the cache, as many as fit. The block that was computed last stays

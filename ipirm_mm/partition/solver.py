@@ -13,10 +13,12 @@ from torch import Tensor
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional._common import PENALTIES, at_least_float32
 from ipirm_mm.functional.information import normalized_mutual_information
+from ipirm_mm.functional.mixup_partition import QUERY_WEIGHTS
 from ipirm_mm.functional.partition import BALANCES
 
 from .expand import extend_by_linear_fit
 from .local_moves import enforce_min_size, local_moves
+from .mixing import Mixing
 from .objective import BlockedObjective, ObjectiveOptions
 from .partition_set import MAX_SUBSETS
 from .starts import (
@@ -104,6 +106,9 @@ class PartitionSolver:
         block_size: Maximum number of images per block. Defaults to 3096 (code of Wang et al.).
         epochs: Maximum number of epochs of ``'authors'``, which after 51 epochs stops early, once
             five in a row have not raised the objective. Defaults to 61 (code of Wang et al.).
+        query_weight: With MixUp, the weight of a query: ``'own'``, that of its image, or
+            ``'pair'``, the product of its image's and its partner's, see
+            :func:`~ipirm_mm.functional.soft_mixup_objective`. Defaults to ``'own'``.
 
     Raises:
         UserError: If an option has a value that does not exist.
@@ -121,6 +126,7 @@ class PartitionSolver:
         starts: Sequence[str] = tuple(STARTS),
         block_size: int = 3096,
         epochs: int = 61,
+        query_weight: str = 'own',
     ) -> None:
         if not 2 <= num_subsets <= MAX_SUBSETS:
             raise UserError(
@@ -131,6 +137,7 @@ class PartitionSolver:
             ('penalty', penalty, PENALTIES),
             ('balance', balance, BALANCES),
             ('strategy', strategy, STRATEGIES),
+            ('query_weight', query_weight, QUERY_WEIGHTS),
         ):
             if value not in allowed:
                 raise UserError(
@@ -161,6 +168,7 @@ class PartitionSolver:
         self.starts = tuple(starts)
         self.block_size = block_size
         self.epochs = epochs
+        self.query_weight = query_weight
 
     def solve(
         self,
@@ -170,6 +178,7 @@ class PartitionSolver:
         factor: Tensor | None = None,
         previous: Tensor | None = None,
         progress: Progress | None = None,
+        mixing: Mixing | None = None,
     ) -> PartitionResult:
         """Find a partition.
 
@@ -184,13 +193,19 @@ class PartitionSolver:
             previous: Earlier partitions, ``(P, N)``, for ``PartitionResult.nmi``. Defaults to
                 None.
             progress: Called with the fraction done and a text. Defaults to None.
+            mixing: With MixUp, how the first views were mixed; ``z1`` are the projections of the
+                mixed images. The objective is then that of
+                :func:`~ipirm_mm.functional.soft_mixup_objective`, and k-means and principal
+                components are those of ``z2``. Defaults to None: the views are not mixed.
 
         Returns:
             :class:`PartitionResult`.
 
         Raises:
             UserError: If the shapes of the views differ, there are fewer images than subsets,
-                features are not finite, or the factor is missing or has another length.
+                features are not finite, the factor is missing or has another length, or a block
+                is too small to keep partners together.
+            ValueError: If ``mixing`` does not fit the features.
         """
         began = time.perf_counter()
         z1, z2 = self._check_features(z1, z2)
@@ -203,8 +218,11 @@ class PartitionSolver:
             balance=self.balance,
             irm_temperature=self.irm_temperature,
             block_size=self.block_size,
+            query_weight=self.query_weight,
         )
-        objective = BlockedObjective.divide(z1, z2, options, seed)
+        if mixing is not None:
+            mixing.check(len(z1), z1.shape[1], self.block_size)
+        objective = BlockedObjective.divide(z1, z2, options, seed, mixing)
         generator = torch.Generator().manual_seed(seed)
 
         strategy = self.strategy

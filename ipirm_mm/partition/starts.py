@@ -57,7 +57,8 @@ def optimize_soft_partition(
 
     Adam on the logits of a soft partition, with learning rate 0.5, times 0.2 after epochs 5 and
     35, from standard normal logits. Each epoch divides the images into blocks by a new
-    permutation and takes the next draw of the augmentation. After 51 epochs it stops early, once
+    permutation (with MixUp, of the groups of partners) and takes the next draw of the augmentation
+    and of MixUp. After 51 epochs it stops early, once
     five epochs in a row have not raised the best objective. The argmax of the logits of the best
     epoch is the result.
 
@@ -73,7 +74,7 @@ def optimize_soft_partition(
     """
     options = objective.options
     generator = torch.Generator().manual_seed(generator.initial_seed())
-    draws, images, device = *objective.z1.shape[:2], objective.z1.device
+    draws, images = objective.z1.shape[:2]
     logits = torch.randn(images, options.num_subsets, generator=generator).to(objective.z1)
     logits.requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=0.5)
@@ -84,12 +85,12 @@ def optimize_soft_partition(
     one_block = images <= options.block_size
     for epoch in range(epochs):
         # In one block a permutation only changes the order of the entries of the vector dummy.
-        order = torch.arange(images) if one_block else torch.randperm(images, generator=generator)
+        blocks = objective.blocks if one_block else objective.random_blocks(generator)
         total = 0.0
         # The logits that the objective of this epoch was computed with. They are copied block by
         # block, since each step of Adam changes the logits of all images.
         used = torch.empty_like(logits)
-        for index in order.to(device).split(options.block_size):
+        for index in blocks:
             used[index] = logits.detach()[index]
             if len(index) < 2:
                 continue
@@ -177,14 +178,11 @@ def cluster_search_subsets(
     num_subsets = objective.options.num_subsets
     part = objective.first_blocks(options.num_blocks)
     images = len(part.mean)
-    sample = torch.randperm(images, generator=generator)
-    sample = sample[: min(options.sample_size, len(part.blocks[0]))].sort().values
-    sample = sample.to(part.mean.device)
+    sample = part.random_sample(min(options.sample_size, len(part.blocks[0])), generator)
     sample_objective = part.select([sample])
-    # Not kept by the objective, and without the large matrix of the vector dummy, which is of no
-    # use to the cluster objective.
+    # Not kept by the objective, and without what is of no use to the cluster objective.
     similarities = [
-        part.similarity(block, draw)._replace(weighted_views=None)
+        part.similarity(block, draw, columns=False)
         for block in part.blocks
         for draw in range(len(part.z1))
     ]

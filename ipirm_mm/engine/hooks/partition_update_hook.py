@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from functools import partial
 from typing import Any
 
 import torch
-from mmengine.dataset import DefaultSampler
-from mmengine.dist import broadcast, get_rank, is_main_process
+from mmengine.dist import broadcast, is_main_process
 from mmengine.hooks import Hook
-from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from ipirm_mm.datasets import UniqueImages
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import extract_features
 from ipirm_mm.functional import normalized_mutual_information
+from ipirm_mm.models import IPIRMSimCLRMixUp
 from ipirm_mm.partition import PartitionResult, PartitionSet, PartitionSolver
 from ipirm_mm.utils import ProgressBar
 from ipirm_mm.utils.deprecation import renamed_arguments
@@ -27,6 +22,7 @@ from ipirm_mm.visualization import report_partition
 
 from ..averaging import refresh_averaged, sync_averaged, unwrap
 from ..checkpoints import adapt_partitions
+from ..partition_features import partition_features
 from ..passes import (
     broadcast_epoch,
     check_steps,
@@ -37,7 +33,6 @@ from ..passes import (
     prepare_images,
 )
 from ..positions import DONE, batches_done
-from ..signals import init_worker
 from ..waiting import FirstRankWork
 
 REPLACED = ('oldest', 'most_similar')
@@ -92,6 +87,10 @@ class PartitionUpdateHook(Hook):
         keep_loaded: What becomes of the partitions in a checkpoint that is not resumed but loaded
             (``load_from``): with False, the schedule starts without partitions; with True, they
             are kept if they divide as many images as the training set has. Defaults to False.
+        mixup: Whether to mix the first views from which a partition is found, as Step 1 does with
+            MixUp; for :class:`~ipirm_mm.models.IPIRMSimCLRMixUp`, and the strategies ``'local'``
+            and ``'authors'``. Each augmentation has its own partners. Defaults to False, as in the
+            command of Wang et al. for STL10; theirs for CIFAR-100 mixes.
 
     Raises:
         UserError: If an option is out of range. Before training, if the model has no partitions,
@@ -120,6 +119,7 @@ class PartitionUpdateHook(Hook):
         batch_size: int | None = None,
         by_epoch: bool | None = None,
         keep_loaded: bool = False,
+        mixup: bool = False,
     ) -> None:
         for name, value in (
             ('interval', interval),
@@ -148,6 +148,7 @@ class PartitionUpdateHook(Hook):
         self.keep_loaded = keep_loaded
         # Epochs or iterations before which a partition is found; from `before_run` on.
         self.due: list[int] = []
+        self.mixup = mixup
 
     def _is_due(self, time: int) -> bool:
         return self.update_before_train if time == 0 else time % self.interval == 0
@@ -217,6 +218,8 @@ class PartitionUpdateHook(Hook):
                 f'PartitionUpdateHook.solver.num_subsets is {self.solver.num_subsets}, but '
                 f'model.num_subsets is {num_subsets}: remove the former'
             )
+        if self.mixup:
+            _check_mixup(model, self.solver.strategy)
         if counts_iterations(runner) and self.by_epoch is None:
             self.by_epoch = False
         self._counts_iterations = counts_iterations(runner) or self.by_epoch is False
@@ -287,7 +290,15 @@ class PartitionUpdateHook(Hook):
             self._update(runner, model, position + 1)
 
     def _update(self, runner: Runner, model: Any, number: int) -> None:
-        z1, z2, data = self._features(runner, model, number)
+        z1, z2, data, mixing = partition_features(
+            runner,
+            model,
+            number,
+            self._now(runner),
+            self.num_augmentations,
+            self.batch_size,
+            self.mixup,
+        )
         assignment = torch.zeros(model.partitions.num_images, dtype=torch.uint8, device=z1.device)
         # Images that the pipeline rejects have no features, and stay in subset 0.
         index = data['sample_idx']
@@ -318,6 +329,7 @@ class PartitionUpdateHook(Hook):
                             :, index.to(model.partitions.found.device)
                         ],
                         progress=report,
+                        mixing=mixing,
                     )
                 assignment[index] = result.assignment.to(assignment)
             except UserError as exception:
@@ -347,43 +359,17 @@ class PartitionUpdateHook(Hook):
         ]
         return max(range(len(similarity)), key=similarity.__getitem__)
 
-    def _features(
-        self, runner: Runner, model: Any, number: int
-    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Projections of both views, ``(M, N, D)`` each of M augmentations, and known labels."""
-        views = []
-        for draw in range(self.num_augmentations):
-            broadcast_epoch(runner, draw)
-            data = extract_features(
-                model,
-                self._feature_dataloader(runner, draw),
-                project=model.project,
-                description=f'partition {number}: features'
-                + (
-                    f', augmentation {draw + 1}/{self.num_augmentations}'
-                    if self.num_augmentations > 1
-                    else ''
-                ),
-            )
-            views.append(torch.stack(data['features']))
-        broadcast_epoch(runner)
-        z1, z2 = torch.stack(views, 1)
-        return z1, z2, data
 
-    def _feature_dataloader(self, runner: Runner, draw: int) -> DataLoader:
-        """The training data in order, each image once, through the training pipeline."""
-        train = runner.train_dataloader
-        dataset = UniqueImages(train.dataset)
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size or train.batch_size or 64,
-            sampler=DefaultSampler(dataset, shuffle=False, round_up=False, seed=0),
-            num_workers=train.num_workers,
-            collate_fn=FUNCTIONS.get('default_collate'),
-            worker_init_fn=partial(
-                init_worker,
-                num_workers=train.num_workers,
-                rank=get_rank(),
-                seed=runner.seed + self._now(runner) + draw,
-            ),
+def _check_mixup(model: Any, strategy: str) -> None:
+    """Check that partitions can be found from mixed views."""
+    if not isinstance(model, IPIRMSimCLRMixUp):
+        raise UserError(
+            'PartitionUpdateHook.mixup=True needs a model that is trained with MixUp, but the '
+            f'model is a {type(model).__name__}: set model.type to IPIRMSimCLRMixUp, or remove '
+            'mixup'
+        )
+    if strategy not in ('local', 'authors'):
+        raise UserError(
+            f'PartitionUpdateHook.mixup=True has no effect with solver.strategy={strategy!r}, '
+            "which does not use the objective: set it to 'local' or 'authors', or remove mixup"
         )

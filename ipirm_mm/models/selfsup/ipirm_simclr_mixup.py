@@ -45,8 +45,9 @@ class IPIRMSimCLRMixUp(IPIRMSimCLR):
     views of all ranks: ``B * C * H * W`` numbers, 154 MB for 256 images of 224 pixels in float32.
 
     The head is an :class:`~ipirm_mm.models.IPIRMMixUpHead`. Partitions are found from images that
-    are not mixed, as in the command of Wang et al. for STL10. ``PartitionUpdateHook`` passes seed
-    and epoch on; without it, the draws of an image are the same in every epoch.
+    are not mixed, as in the command of Wang et al. for STL10, or from mixed ones with
+    ``PartitionUpdateHook.mixup``. The hook passes seed and epoch on; without it, the draws of an
+    image are the same in every epoch.
 
     Args:
         **kwargs: Arguments of :class:`BaseIPIRM`.
