@@ -1,6 +1,6 @@
 # Glyphs at a laptop's scale, the recipe of ../quickstart/ipirm_simclr_sum.py with the report's
-# weight of 0.2: five epochs of plain SimCLR, then one partition into 50 subsets by k-means, which does not
-# change any more, and the sum of Eq. 2 over its subsets.
+# weight of 0.2: five epochs of plain SimCLR, then one partition into 50 subsets by k-means, which
+# does not change any more, and the sum of Eq. 2 over its subsets.
 _base_ = [
     '../_base_/datasets/glyphs.py',
     '../_base_/default_runtime.py',
