@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import functools
 import itertools
 import json
 import math
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from evaluation import NUM_DRAWS
+from lab_data import Images, evaluate, load
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
@@ -32,12 +31,9 @@ from runs import ROOT
 from torch import Tensor
 
 from ipirm_mm import cli
-from ipirm_mm.datasets import FashionMNIST50, TintByFactor
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER
 from ipirm_mm.errors import UserError
-from ipirm_mm.evaluation import LinearProbe, knn_predict
 from ipirm_mm.functional import mutual_information
-from ipirm_mm.models.utils import pooled_feature
 from ipirm_mm.models.views.batched_views import make_view
 from ipirm_mm.models.views.draws import split_mix
 from ipirm_mm.partition import PartitionSolver
@@ -55,6 +51,7 @@ METHODS = {
 # Settings and their defaults, those of the quickstart configs.
 DEFAULTS: dict[str, Any] = dict(
     tint=True,  # whether images are tinted by the hidden factor
+    glyphs=False,  # letters of many fonts in the place of Fashion-MNIST
     epochs=20,
     batch=256,
     lr=1e-3,
@@ -75,11 +72,12 @@ UNUSED: dict[str, tuple[str, ...]] = dict(
     penalty=('subsets', 'objective'),  # of which there is one, the batch
     factor=('subsets',),
 )
-METRICS = ('probe', 'shifted', 'knn', 'color')
+METRICS = ('probe', 'shifted', 'to_others', 'to_text', 'knn', 'color', 'kind')
 BITS = ('color', 'class')  # what a partition tells about an image
 HEADINGS = dict(
     name='method', settings='settings', split='split', seeds='seeds', probe='probe',
-    shifted='color shifted', knn='k-NN', color='color read out', bits='bits: color, class',
+    shifted='color shifted', to_others='serif and sans to others', to_text='others to these',
+    knn='k-NN', color='color read out', kind='kind of font', bits='bits: factor, class',
     gain='gain', p='p',
 )  # fmt: skip
 
@@ -92,6 +90,7 @@ def parse_args() -> argparse.Namespace:
         '--split', nargs='+', choices=('val', 'test', 'full_test'), default=['val']
     )
     parser.add_argument('--data-root', default=DEBIAN_FOLDER, help='of full_test')
+    parser.add_argument('--glyphs', default='data/glyphs.npz', help='file of the converter')
     parser.add_argument(
         '--set', nargs='+', default=[], metavar='KEY=VALUE[,VALUE]',
         help=f'settings: {", ".join(DEFAULTS)}; of several values, every combination is run',
@@ -131,34 +130,17 @@ def settings_of(method: str, given: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-class Images:
-    """Images of a split in memory; ``follow`` and ``seed`` are those of ``TintByFactor``."""
-
-    data_root = DEBIAN_FOLDER
-
-    def __init__(self, split: str, tint: bool, follow: float = 0.0, seed: int = 0) -> None:
-        dataset = FashionMNIST50(split=split, data_root=self.data_root)
-        dataset.full_init()
-        transform = TintByFactor(follow=follow, seed=seed)
-        images = []
-        self.factor = torch.zeros(len(dataset), dtype=torch.long)
-        for number in range(len(dataset)):
-            data = dataset.get_data_info(number)
-            if tint:
-                data = transform(data)
-                self.factor[number] = data['factor']
-            images.append(data['img'])
-        # Loaded as BGR.
-        self.x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).flip(1).contiguous()
-        self.y = torch.tensor([dataset.get_data_info(n)['gt_label'] for n in range(len(dataset))])
-
-
-load = functools.cache(Images)
+def data_of(settings: dict[str, Any]) -> str:
+    """Which images: see :class:`lab_data.Images`."""
+    if settings['glyphs']:
+        return 'glyphs'
+    return 'tinted' if settings['tint'] else 'gray'
 
 
 def config_of(settings: dict[str, Any]) -> Config:
     """The quickstart config with other settings."""
-    config = Config.fromfile(ROOT / 'configs/quickstart/ipirm_simclr.py')
+    folder = 'glyphs/ipirm_simclr_glyphs' if settings['glyphs'] else 'quickstart/ipirm_simclr'
+    config = Config.fromfile(ROOT / f'configs/{folder}.py')
     model = config.model
     groups = dict(type='GN', num_groups=8)
     model.backbone.norm_cfg = dict(type='BN') if settings['norm'] == 'BN' else groups
@@ -194,7 +176,7 @@ class Trainer:
         self.model = build(settings).to(memory_format=torch.channels_last)
         parameters = self.model.parameters()
         self.optimizer = torch.optim.Adam(parameters, lr=settings['lr'], weight_decay=1e-6)
-        self.images = load('unlabeled', settings['tint'])
+        self.images = load('unlabeled', data_of(settings))
         self.partition: Tensor | None = None
 
     def views(self, index: Tensor, epoch: int) -> list[Tensor]:
@@ -260,34 +242,6 @@ class Trainer:
                 self.optimizer.step()
 
 
-@torch.no_grad()
-def encode(model: Any, images: Images) -> Tensor:
-    """Pooled features of whole images, ``(N, D)``."""
-    model.eval()
-    normalize = model.data_preprocessor._normalize
-    return torch.cat([pooled_feature(model, normalize(x.float())) for x in images.x.split(500)])
-
-
-def evaluate(model: Any, split: str, tint: bool) -> dict[str, float]:
-    """Accuracies in percent; see :func:`evaluation.evaluate_encoder`."""
-    correct: dict[str, list[float]] = {}
-    for draw in range(NUM_DRAWS if tint else 1):
-        free = load('train', tint, 0.0, 10 * draw + 1)
-        tied = load('train', tint, 0.9, 10 * draw + 2)
-        test = load(split, tint, 0.0, 10 * draw + 3)
-        x_free, x_test = encode(model, free), encode(model, test)
-        found = dict(knn=knn_predict(x_free, free.y, x_test, k=20).argmax(1) == test.y)
-        found['probe'] = LinearProbe().fit(x_free, free.y).predict(x_test) == test.y
-        if tint:
-            probe = LinearProbe().fit(encode(model, tied), tied.y)
-            found['shifted'] = probe.predict(x_test) == test.y
-            probe = LinearProbe().fit(x_free, free.factor)
-            found['color'] = probe.predict(x_test) == test.factor
-        for name, hits in found.items():
-            correct.setdefault(name, []).append(100 * float(hits.float().mean()))
-    return {name: round(float(np.mean(values)), 3) for name, values in correct.items()}
-
-
 def run(settings: dict[str, Any], seed: int, splits: Sequence[str]) -> list[Record]:
     """Train once; returns a line of the file for each split."""
     began = time.perf_counter()
@@ -300,7 +254,7 @@ def run(settings: dict[str, Any], seed: int, splits: Sequence[str]) -> list[Reco
             record[f'bits_{name}'] = round(bits, 3)
     record['seconds'] = round(time.perf_counter() - began, 1)
     return [
-        dict(record, split=split, **evaluate(trainer.model, split, settings['tint']))
+        dict(record, split=split, **evaluate(trainer.model, split, data_of(settings)))
         for split in splits
     ]
 
@@ -377,7 +331,7 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_instance('mmengine', log_level='ERROR')
     combinations = parse_settings(args.set)
-    Images.data_root = args.data_root
+    Images.data_root, Images.glyphs_file = args.data_root, args.glyphs
     records = [record for record in read(args.file) if record['split'] in args.split]
     if args.table:
         chosen = [
@@ -390,7 +344,8 @@ def main() -> None:
         ]  # fmt: skip
         (control,) = parse_settings(args.control)
         rows = make_table(chosen, records, args.metric, control)
-        print(format_markdown(rows, tuple(HEADINGS.items())))
+        headings = [pair for pair in HEADINGS.items() if any(pair[0] in row for row in rows)]
+        print(format_markdown(rows, headings))
         return
     args.file.parent.mkdir(parents=True, exist_ok=True)
     for seed, given, method in itertools.product(args.seeds, combinations, args.methods):
