@@ -256,6 +256,36 @@ def partitions(work_dir, epoch) -> torch.Tensor:
     return state['partitions.assignments'][: int(state['partitions.count'])]
 
 
+def same_training(one, two) -> None:
+    """See that weights, buffers, optimizer and schedules are equal to the last bit.
+
+    Args:
+        one: Content of a checkpoint.
+        two: Content of another.
+    """
+    for part in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert (part in one) == (part in two)
+        _compare(one.get(part), two.get(part), part)
+    assert [one['meta'][key] for key in ('epoch', 'iter')] == [
+        two['meta'][key] for key in ('epoch', 'iter')
+    ]
+
+
+def _compare(one, two, name) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == two.keys(), name
+        for key in one:
+            _compare(one[key], two[key], f'{name}.{key}')
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(two), name
+        for number, pair in enumerate(zip(one, two)):
+            _compare(*pair, f'{name}.{number}')
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, two), name
+    else:
+        assert one == two, name
+
+
 def accuracy(finished: subprocess.CompletedProcess) -> str:
     """Return the last top-1 accuracy that a tool has printed."""
     return re.findall(r'accuracy/top1: ([0-9.]+)', finished.stdout + finished.stderr)[-1]
