@@ -153,17 +153,18 @@ def run_tool(script, *arguments, check=True, cwd=ROOT, **variables) -> subproces
     return checked(finished) if check else finished
 
 
-def launch(tool, processes, *arguments) -> None:
+def launch(tool, processes, *arguments, check=True) -> subprocess.CompletedProcess:
     """Run ``tools/dist_train.sh`` or ``tools/dist_test.sh``.
 
     Args:
         tool: ``'train'`` or ``'test'``.
         processes: How many processes to start.
         *arguments: Config, for ``'test'`` the checkpoint, and further arguments.
+        check: Whether to fail unless it exits with status 0.
     """
     files = dict(train=1, test=2)[tool]
     command = (*arguments[:files], processes, *arguments[files:])
-    run('bash', f'tools/dist_{tool}.sh', *command, PORT=free_port())
+    return run('bash', f'tools/dist_{tool}.sh', *command, check=check, PORT=free_port())
 
 
 def fork_ranks(tool, processes, *arguments) -> None:
@@ -178,7 +179,8 @@ def fork_ranks(tool, processes, *arguments) -> None:
         *arguments: Config, for ``'test'`` the checkpoint, and further arguments.
     """
     if not FORKS_ARE_SAFE:
-        return launch(tool, processes, *arguments)
+        launch(tool, processes, *arguments)
+        return
     common = dict(
         WORLD_SIZE=processes,
         LOCAL_WORLD_SIZE=processes,
