@@ -18,7 +18,7 @@ from .hooks import (
     SetEpochHook,
     TolerateReportsHook,
 )
-from .passes import check_end, no_step_message
+from .passes import check_end, drop_as_one_process, no_step_message
 from .positions import go_on_within_epochs
 from .signals import keep_workers_at_sigterm
 
@@ -46,4 +46,5 @@ def apply_bridges() -> None:
     keep_until_replaced()
     resume_the_newest()
     go_on_within_epochs()
+    drop_as_one_process()
     keep_workers_at_sigterm()
