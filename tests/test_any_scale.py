@@ -7,6 +7,8 @@ import json
 import pytest
 import torch
 from helpers import ROOT, SMALL_STAGE_ONE, STAGE_ONE, fork_ranks, losses, partitions, run_tool
+from mmengine.dataset import sampler
+from mmengine.runner import Runner
 
 BATCH = 64  # of all processes
 DOUBLE = """
@@ -65,6 +67,34 @@ def knn(work_dir):
         for line in path.read_text().splitlines()
     ]
     return [line['knn_monitor/top1'] for line in lines if 'knn_monitor/top1' in line]
+
+
+@pytest.mark.parametrize('images', range(8, 25))
+def test_drop_last_leaves_out_the_same_images(images, monkeypatch):
+    """Batches of eight images, whatever the number of processes."""
+
+    def batches(rank, world):
+        monkeypatch.setattr(sampler, 'get_dist_info', lambda: (rank, world))
+        cfg = dict(
+            batch_size=8 // world,
+            dataset=list(range(images)),
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+            drop_last=True,
+        )
+        loader = Runner.build_dataloader(cfg, seed=0)
+        found = [batch.tolist() for batch in loader]
+        assert len(found) == len(loader)
+        return found
+
+    whole = batches(0, 1)
+    assert len(whole) == images // 8
+    for world in (2, 4, 8):
+        ranks = [batches(rank, world) for rank in range(world)]
+        # As gather_batch puts them together: the first image of each rank, the second, ...
+        together = [[image for row in zip(*step) for image in row] for step in zip(*ranks)]
+        assert together == whole
+        assert {len(steps) for steps in ranks} == {len(whole)}
 
 
 @pytest.mark.slow
