@@ -6,7 +6,16 @@ import json
 
 import pytest
 import torch
-from helpers import ROOT, SMALL_STAGE_ONE, STAGE_ONE, fork_ranks, losses, partitions, run_tool
+from helpers import (
+    ROOT,
+    SMALL_STAGE_ONE,
+    STAGE_ONE,
+    checkpoint,
+    fork_ranks,
+    losses,
+    partitions,
+    run_tool,
+)
 from mmengine.dataset import sampler
 from mmengine.runner import Runner
 
@@ -43,8 +52,8 @@ def train(folder, config, *options):
     return folders
 
 
-def same_numbers(one, other):
-    """See that gradients and losses are equal, and print how far they differ."""
+def same_numbers(one, other, epochs):
+    """See that gradients, losses and what is saved are equal, and print how far they differ."""
     ours, theirs = (torch.load(path / 'gradients.pth') for path in (one, other))
     assert ours.keys() == theirs.keys() and any(bool(grad.any()) for grad in ours.values())
     gradients = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
@@ -54,9 +63,13 @@ def same_numbers(one, other):
     ]
     assert len(steps[0]) == len(steps[1]) >= 50
     differences = max(abs(a - b) for a, b in zip(*steps))
-    print(f'{other.name}: gradients {gradients:.1e}, losses {differences:.1e}')
+    ours, theirs = (checkpoint(path, epochs)['state_dict'] for path in (one, other))
+    assert ours.keys() == theirs.keys()
+    saved = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+    print(f'{other.name}: gradients {gradients:.1e}, losses {differences:.1e}, saved {saved:.1e}')
     assert gradients < 1e-6
     assert differences < 1e-4
+    assert saved < 1e-6
 
 
 def knn(work_dir):
@@ -117,7 +130,7 @@ def test_stage_one(tmp_path, images, drop_last):
         'model.neck.in_channels=32',
     )
     for world in (2, 4):
-        same_numbers(folders[1], folders[world])
+        same_numbers(folders[1], folders[world], epochs)
         found = [partitions(folders[n], epochs) for n in (1, world)]
         assert len(found[0]) == (epochs - 1) // 4
         assert torch.equal(*found)
@@ -154,4 +167,4 @@ def test_stage_two(tmp_path, images, drop_last):
         f'train_dataloader.drop_last={drop_last}',
     )
     for world in (2, 4):
-        same_numbers(folders[1], folders[world])
+        same_numbers(folders[1], folders[world], epochs)
