@@ -45,6 +45,8 @@ from ipirm_mm.utils import ProgressBar
 
 INTERVAL = 3  # steps between checkpoints
 STEPS = 20
+# Seconds: data workers look every five seconds whether their parent is there.
+PATIENCE = 15
 WORKERS = ('train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=True')
 COMMON = (
     'train_dataloader.dataset.indices=330',
@@ -61,6 +63,7 @@ STAGES = {
             *SMALL_STAGE_ONE,
             *COMMON,
             'custom_hooks.0.interval=1',
+            'custom_hooks.0.solver.starts=[kmeans,pca]',  # without the slow ones
             'custom_hooks.1.interval=1',
             'model.neck.in_channels=32',
         ),
@@ -247,6 +250,9 @@ class Killer:
             )
             assert losses(run_dir) == losses(self.whole), 'losses'
             assert reports(run_dir) == reports(self.whole), 'partition reports'
+            end = time.monotonic() + PATIENCE
+            while any(map(processes, (run.pid, resumed.pid))) and time.monotonic() < end:
+                time.sleep(0.1)
             for group in (run.pid, resumed.pid):
                 assert not processes(group), f'processes are left: {processes(group)}'
         except Exception as error:
@@ -301,7 +307,6 @@ def main():
     args = parser.parse_args()
     folder = args.work_dir or Path(tempfile.mkdtemp(prefix='kill_runs_'))
     folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(args.seed)
     rows: list[dict] = []
     total = args.stage_one + args.stage_two
     with ProgressBar('kills') as bar:
@@ -309,7 +314,12 @@ def main():
             if not kills:
                 continue
             config = write_config(folder, stage)
-            killer = Killer(stage, config, folder / stage.replace(' ', '_'), rng)
+            killer = Killer(
+                stage,
+                config,
+                folder / stage.replace(' ', '_'),
+                random.Random(f'{args.seed}, {stage}'),
+            )
             for number in range(kills):
                 rows.append(killer.kill(number))
                 row = rows[-1]
