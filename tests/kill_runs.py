@@ -272,21 +272,15 @@ class Killer:
 
 def table(rows):
     """The rows as a table, by what the processes did when they were killed."""
-    lines = ['| Killed while it did | kills | survived | lost | steps repeated, at most |']
-    lines.append('| --- | --- | --- | --- | --- |')
-    for stage in STAGES:
-        own = [row for row in rows if row['stage'] == stage]
-        counts = Counter(row['doing'] for row in own)
-        for doing, these in [
-            *((d, [r for r in own if r['doing'] == d]) for d in counts),
-            ('all', own),
-        ]:
-            if these:
-                lost = sum(bool(row['fault']) for row in these)
-                most = max(row['repeated'] for row in these)
-                lines.append(
-                    f'| {stage}, {doing} | {len(these)} | {len(these) - lost} | {lost} | {most} |'
-                )
+    heads = ('Killed while it did', *STAGES, 'survived', 'lost', 'steps repeated, at most')
+    lines = [f'| {" | ".join(heads)} |', '| --- ' * len(heads) + '|']
+    for doing in [*sorted({row['doing'] for row in rows}), 'all']:
+        these = [row for row in rows if doing in (row['doing'], 'all')]
+        stages = Counter(row['stage'] for row in these)
+        lost = sum(bool(row['fault']) for row in these)
+        most = max(row['repeated'] for row in these)
+        cells = (doing, *(stages[name] for name in STAGES), len(these) - lost, lost, most)
+        lines.append(f'| {" | ".join(map(str, cells))} |')
     workers, again = (sum(row[key] for row in rows) for key in ('workers', 'again'))
     lines.append(
         f'\n{len(rows)} kills, {workers} with data workers, {again} of runs that were killed and '
