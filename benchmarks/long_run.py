@@ -7,9 +7,9 @@ search for a partition, its report, k-NN and a checkpoint after every five steps
 and four partitions are kept. Every few seconds it reads what the system says of the process and
 of its data workers. At the end it stops the run by SIGTERM.
 
-It prints a table of ten parts of the time, and writes all samples to WORK_DIR/samples.jsonl and
+It prints medians of ten parts of the time, and writes all samples to WORK_DIR/samples.jsonl and
 their lines to WORK_DIR/long_run.png. The exit status is 1 if, from the second fifth of the time to
-the last, the memory in use grew by more than 3 % or the largest number of anything else grew.
+the last, the memory in use grew by more than 3 %, or anything else grew at all.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ COLUMNS = (
     ('main', 'memory, MiB'),
     ('all', 'with workers, MiB'),
     ('files', 'open files'),
+    ('most', 'at most'),
     ('threads', 'threads'),
     ('processes', 'processes'),
     ('temporary', 'temporary files'),
@@ -102,14 +103,13 @@ def sample(pid: int, work_dir: Path) -> dict[str, float]:
     """What the system says of a run now."""
     members = family(pid)
     states = [status(member) for member in members]
-    shared = [path for path in Path('/dev/shm').glob('torch_*')]
     return dict(
         main=states[0].get('VmRSS', 0) / 1024,
         all=sum(state.get('VmRSS', 0) for state in states) / 1024,
         files=len(os.listdir(f'/proc/{pid}/fd')),
         threads=states[0].get('Threads', 0),
         processes=len(members),
-        temporary=sum(1 for _ in (work_dir / 'tmp').rglob('*')) + len(shared),
+        temporary=sum(1 for _ in (work_dir / 'tmp').rglob('*')),
         saved=len([*work_dir.glob('run/*.pth*'), *work_dir.glob('run/*.part')]),
         solves=len(list(work_dir.glob('run/partitions/*.json'))),
     )
@@ -138,14 +138,20 @@ def watch(process: subprocess.Popen, args: argparse.Namespace) -> list[dict[str,
 
 
 def part(samples: list[dict[str, float]]) -> dict[str, float]:
-    """Medians of the memory, and the largest of what is counted."""
-    row = {key: statistics.median(one[key] for one in samples) for key in MEMORY}
-    return {**samples[-1], **row, **{key: max(one[key] for one in samples) for key in COUNTS}}
+    """Medians of a part of the time, since a search has data workers and files of its own."""
+    row = {key: statistics.median_low(one[key] for one in samples) for key in (*MEMORY, *COUNTS)}
+    return {**samples[-1], **row, 'most': max(one['files'] for one in samples)}
+
+
+def table(samples: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Ten parts of the time, one in a row."""
+    bounds = [round(n * len(samples) / PARTS) for n in range(PARTS + 1)]
+    return [part(samples[start:end]) for start, end in zip(bounds, bounds[1:])]
 
 
 def draw(samples: list[dict[str, float]], path: Path) -> None:
     """Draw one line per number over the minutes."""
-    keys = [key for key, _ in COLUMNS if key not in ('minutes', 'solves')]
+    keys = [key for key, _ in COLUMNS if key in (*MEMORY, *COUNTS)]
     figure = Figure(figsize=(7, 1.1 * len(keys)), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
     for axes, key in zip(figure.subplots(len(keys), sharex=True), keys):
@@ -168,7 +174,7 @@ def grown(samples: list[dict[str, float]]) -> list[str]:
         f'in the last: {change:+.1f} MiB, {change / hours:+.1f} MiB per hour'
     )
     found = [key for key in COUNTS if late[key] > early[key]]
-    return found + [key for key in MEMORY[:1] if late[key] > early[key] * (1 + GROWTH)]
+    return found + [key for key in MEMORY if late[key] > early[key] * (1 + GROWTH)]
 
 
 def main() -> None:
@@ -196,12 +202,7 @@ def main() -> None:
         code = process.wait(120)
     finally:
         process.kill()
-    size = len(samples) / PARTS
-    rows = [
-        part(samples[round(n * size) : max(round((n + 1) * size), round(n * size) + 1)])
-        for n in range(PARTS)
-    ]
-    print(format_table(rows, COLUMNS))
+    print(format_table(table(samples), COLUMNS))
     print(f'{samples[-1]["solves"]:.0f} partitions in {samples[-1]["minutes"]:.1f} minutes')
     more = grown(samples)
     draw(samples, args.work_dir / 'long_run.png')

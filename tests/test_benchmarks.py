@@ -252,6 +252,7 @@ def test_growth_of_a_long_run_is_told(capsys):
     for minute, one in enumerate(samples):
         one.update(main=100 + minute / 6, files=100 + minute // 30)
     assert long_run.grown(samples) == ['files', 'main']
+    assert len(long_run.table(samples)) == long_run.PARTS
     assert '+10.' in capsys.readouterr().out.rpartition(',')[2]
     assert long_run.sample(os.getpid(), ROOT)['main'] > 50
 
