@@ -15,10 +15,10 @@ from mmengine.dist import get_rank
 from .engine.waiting import PATIENCE
 from .explain import find_user_error
 
-# What gloo, NCCL and PyTorch's store say if the process at the other end has ended.
+# What gloo, PyTorch's store and NCCL say if the process at the other end has ended.
 _OTHER_ENDED = re.compile(
-    r'by peer|Read error|Write error|Broken pipe|Socket closed|Connection was likely closed|'
-    r'remote process exited|ncclRemoteError'
+    r'Connection (?:closed|reset) by peer|Connection was likely closed|'
+    r'(?<=gloo).*(?:Read error|Broken pipe|Socket closed)|remote process exited|ncclRemoteError'
 )
 
 
@@ -34,8 +34,9 @@ def leave_with(error: BaseException) -> None:
     """
     sentence = find_user_error(error)
     whole = os.environ.get('IPIRM_TRACEBACK') == '1'
-    if sentence is None and not whole and _other_ended(error):
-        line = f'rank {get_rank()} stops, because another process of the run has ended'
+    lost = None if sentence is not None or whole else _why_lost(error)
+    if lost:
+        line = f'rank {get_rank()} stops, because another process of the run has ended ({lost})'
         print(line, file=sys.stderr, flush=True)
         time.sleep(PATIENCE)
     elif sentence is None or whole:
@@ -72,12 +73,14 @@ def _is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def _other_ended(error: BaseException | None) -> bool:
+def _why_lost(error: BaseException | None) -> str | None:
+    """What a library says of another process that has ended; None if it is something else."""
     while error is not None and _is_distributed():
-        if isinstance(error, RuntimeError) and _OTHER_ENDED.search(str(error)):
-            return True
+        found = _OTHER_ENDED.search(str(error)) if isinstance(error, RuntimeError) else None
+        if found:
+            return found.group().rpartition('] ')[2]
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def _tell_launcher(text: str) -> None:
