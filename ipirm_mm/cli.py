@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from mmengine.runner import Runner
 from .compat import prepare_cpu_distributed
 from .engine import CheckClassesHook, check_end, no_step_message
 from .errors import UserError
-from .explain import find_user_error
+from .leaving import end_distributed, leave_with
 from .models.tta import CROPS, VIEW_POLICIES
 from .resources import find_config
 from .utils import check_checkpoint, with_names
@@ -353,39 +351,9 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
-        _end_distributed()
+        end_distributed()
     except SystemExit:  # also after a signal, see ExactResumeHook
-        _end_distributed()
+        end_distributed()
         raise
     except Exception as error:
-        user_error = find_user_error(error)
-        if user_error is None or os.environ.get('IPIRM_TRACEBACK') == '1':
-            traceback.print_exc()
-        else:
-            print(f'error: {user_error}', file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        _leave(1)
-
-
-def _end_distributed() -> None:
-    """Destroy the process group, which MMEngine's runner leaves to the exit of the interpreter.
-
-    There, a thread of the group that is still running aborts the process ("terminate called
-    without an active exception"), and the launcher reports a finished training as failed.
-    """
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()  # no rank leaves while another still communicates
-        gc.collect()  # reference cycles of the runner, in which DDP holds the group
-        distributed.destroy_process_group()
-
-
-def _leave(status: int) -> None:
-    """Exit at once: a rank that waits for other ranks in its exit handlers would never end."""
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        os._exit(status)
-    sys.exit(status)
+        leave_with(error)

@@ -153,17 +153,18 @@ def run_tool(script, *arguments, check=True, cwd=ROOT, **variables) -> subproces
     return checked(finished) if check else finished
 
 
-def launch(tool, processes, *arguments) -> None:
+def launch(tool, processes, *arguments, check=True) -> subprocess.CompletedProcess:
     """Run ``tools/dist_train.sh`` or ``tools/dist_test.sh``.
 
     Args:
         tool: ``'train'`` or ``'test'``.
         processes: How many processes to start.
         *arguments: Config, for ``'test'`` the checkpoint, and further arguments.
+        check: Whether to fail unless it exits with status 0.
     """
     files = dict(train=1, test=2)[tool]
     command = (*arguments[:files], processes, *arguments[files:])
-    run('bash', f'tools/dist_{tool}.sh', *command, PORT=free_port())
+    return run('bash', f'tools/dist_{tool}.sh', *command, check=check, PORT=free_port())
 
 
 def fork_ranks(tool, processes, *arguments) -> None:
@@ -178,7 +179,8 @@ def fork_ranks(tool, processes, *arguments) -> None:
         *arguments: Config, for ``'test'`` the checkpoint, and further arguments.
     """
     if not FORKS_ARE_SAFE:
-        return launch(tool, processes, *arguments)
+        launch(tool, processes, *arguments)
+        return
     common = dict(
         WORLD_SIZE=processes,
         LOCAL_WORLD_SIZE=processes,
@@ -254,6 +256,36 @@ def partitions(work_dir, epoch) -> torch.Tensor:
     """Return the partitions in a checkpoint, one in a row."""
     state = checkpoint(work_dir, epoch)['state_dict']
     return state['partitions.assignments'][: int(state['partitions.count'])]
+
+
+def same_training(one, two) -> None:
+    """See that weights, buffers, optimizer and schedules are equal to the last bit.
+
+    Args:
+        one: Content of a checkpoint.
+        two: Content of another.
+    """
+    for part in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert (part in one) == (part in two)
+        _compare(one.get(part), two.get(part), part)
+    assert [one['meta'][key] for key in ('epoch', 'iter')] == [
+        two['meta'][key] for key in ('epoch', 'iter')
+    ]
+
+
+def _compare(one, two, name) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == two.keys(), name
+        for key in one:
+            _compare(one[key], two[key], f'{name}.{key}')
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(two), name
+        for number, pair in enumerate(zip(one, two)):
+            _compare(*pair, f'{name}.{number}')
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, two), name
+    else:
+        assert one == two, name
 
 
 def accuracy(finished: subprocess.CompletedProcess) -> str:

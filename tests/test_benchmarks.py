@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -239,3 +240,32 @@ def test_mistakes_are_refused(options, message, monkeypatch, capsys):
         run.main()
     assert stop.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_growth_of_a_long_run_is_told(capsys):
+    import long_run
+
+    flat = dict.fromkeys((*long_run.MEMORY, *long_run.COUNTS, 'solves'), 100.0)
+    samples = [dict(flat, minutes=float(minute)) for minute in range(60)]
+    assert long_run.grown(samples) == []
+    assert '+0.0 MiB per hour' in capsys.readouterr().out
+    for minute, one in enumerate(samples):
+        one.update(main=100 + minute / 6, files=100 + minute // 30)
+    assert long_run.grown(samples) == ['files', 'main']
+    assert len(long_run.table(samples)) == long_run.PARTS
+    assert '+10.' in capsys.readouterr().out.rpartition(',')[2]
+    assert long_run.sample(os.getpid(), ROOT)['main'] > 50
+
+
+@pytest.mark.slow
+def test_a_short_long_run(tmp_path):
+    given = ('--minutes', 1, '--seconds', 1, '--workers', 1)
+    finished = run_tool('benchmarks/long_run.py', tmp_path, *given, check=False)
+    printed = finished.stdout
+    assert 'SIGTERM: status 143' in printed, printed + finished.stderr
+    assert not {'threads', 'processes', 'temporary', 'saved'} & set(
+        printed.rpartition('grown: ')[2].strip().split(', ')
+    )
+    assert (tmp_path / 'long_run.png').read_bytes().startswith(b'\x89PNG')
+    first = json.loads((tmp_path / 'samples.jsonl').read_text().splitlines()[0])
+    assert first['main'] > 100 and first['processes'] >= 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from helpers import (
     MIM,
     ROOT,
@@ -13,7 +12,9 @@ from helpers import (
     fork,
     free_port,
     losses,
+    run_python,
     run_tool,
+    same_training,
     train_stage_one,
 )
 
@@ -29,31 +30,6 @@ def with_signal(path, base, **signal):
         f"dict(type='SignalAt', **{signal!r})]\n"
     )
     return path
-
-
-def same_training(one, two):
-    """Weights, buffers, optimizer and schedules are equal to the last bit."""
-    for part in ('state_dict', 'optimizer', 'param_schedulers'):
-        assert (part in one) == (part in two)
-        compare(one.get(part), two.get(part), part)
-    assert [one['meta'][key] for key in ('epoch', 'iter')] == [
-        two['meta'][key] for key in ('epoch', 'iter')
-    ]
-
-
-def compare(one, two, name):
-    if isinstance(one, dict):
-        assert one.keys() == two.keys(), name
-        for key in one:
-            compare(one[key], two[key], f'{name}.{key}')
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(two), name
-        for number, pair in enumerate(zip(one, two)):
-            compare(*pair, f'{name}.{number}')
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, two), name
-    else:
-        assert one == two, name
 
 
 @pytest.mark.parametrize(
@@ -178,3 +154,11 @@ def test_stage_two_stopped_by_a_signal(tmp_path):
     whole, run = checkpoint(tmp_path / 'whole', 3), checkpoint(tmp_path / 'run', 3)
     assert any('memory' in name for name in whole['state_dict'])
     same_training(run, whole)
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments(tmp_path):
+    """A few of the kills whose figures are in docs/reliability.md."""
+    given = (tmp_path, '--stage-one', 6, '--stage-two', 3, '--seed', 1)
+    finished = run_python('tests/kill_runs.py', *given)
+    assert '9 kills' in finished.stdout and '9 survived, 0 lost' in finished.stdout

@@ -20,7 +20,16 @@ LAYERS = (
     ('models',),
     ('evaluation', 'visualization'),
     ('engine',),
-    ('cli', 'cli_encoders', 'doctor', 'explain', 'reproduction', '__main__', '__init__'),
+    (
+        'cli',
+        'cli_encoders',
+        'doctor',
+        'explain',
+        'leaving',
+        'reproduction',
+        '__main__',
+        '__init__',
+    ),
 )
 LAYER_OF = {part: layer for layer, parts in enumerate(LAYERS) for part in parts}
 OPENMMLAB = {'mmengine', 'mmcv', 'mmpretrain'}

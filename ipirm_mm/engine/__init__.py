@@ -21,7 +21,7 @@ from .hooks import (
     TolerateReportsHook,
 )
 from .loaders import check_workers
-from .passes import check_end, no_step_message
+from .passes import check_end, drop_as_one_process, no_step_message
 from .positions import go_on_within_epochs
 from .signals import keep_workers_at_sigterm
 
@@ -62,5 +62,6 @@ def apply_bridges() -> None:
     keep_until_replaced()
     resume_the_newest()
     go_on_within_epochs()
+    drop_as_one_process()
     keep_workers_at_sigterm()
     check_workers()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 SHOWN = 8
+BAD_PIXELS = 'with pixels that are not finite'
 
 
 def describe_batch(samples: Any, batch: Any = None) -> str:
@@ -27,7 +28,7 @@ def describe_batch(samples: Any, batch: Any = None) -> str:
     inputs = batch.get('inputs') if isinstance(batch, dict) else None
     bad = sorted({index for index in _bad_images(inputs) if index < len(names)})
     if bad:
-        return f'{_listed([names[index] for index in bad])}, with pixels that are not finite'
+        return f'{_listed([names[index] for index in bad])}, {BAD_PIXELS}'
     return f'its batch has {_listed(names)}'
 
 

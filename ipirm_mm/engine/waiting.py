@@ -8,8 +8,12 @@ import torch
 from mmengine.dist import broadcast
 
 # Seconds after which the first rank tells the others that it still works. A collective fails
-# after the timeout of the process group, which is ten minutes with NCCL.
-_INTERVAL = 20.0
+# after the timeout of the process group, which is ten minutes with NCCL; and if another rank has
+# died, this is how the first one learns of it.
+_INTERVAL = 5.0
+# Seconds that a rank stays which fails because of another one. Launchers report the rank that they
+# find dead first, and PyTorch's looks ten times per second.
+PATIENCE = 1.0
 _WORKING, _DONE, _FAILED = 0, 1, 2
 
 
@@ -28,7 +32,7 @@ class FirstRankWork:
         self._told = time.monotonic()
 
     def keep_waiting(self) -> None:
-        """Tell the others that the work goes on, if they were not told for 20 seconds."""
+        """Tell the others that the work goes on, if they were not told for 5 seconds."""
         if time.monotonic() - self._told >= _INTERVAL:
             self._tell(_WORKING)
 

@@ -45,3 +45,19 @@ class MeanLossHook(Hook):
         if is_main_process():
             with open(Path(runner.work_dir) / 'losses.jsonl', 'a') as file:
                 file.write(json.dumps(loss.item()) + '\n')
+
+
+@HOOKS.register_module()
+class FirstGradientsHook(Hook):
+    """Saves the gradients of the first step, as the optimizer gets them, in ``gradients.pth``."""
+
+    def before_train(self, runner):
+        parameters = dict(runner.model.named_parameters())
+
+        def save(*_):
+            handle.remove()
+            if is_main_process():
+                gradients = {k.removeprefix('module.'): p.grad for k, p in parameters.items()}
+                torch.save(gradients, Path(runner.work_dir) / 'gradients.pth')
+
+        handle = runner.optim_wrapper.optimizer.register_step_pre_hook(save)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.utils.finite import find_non_finite
 
 from ..averaging import unwrap
-from ..batches import describe_batch
+from ..batches import BAD_PIXELS, describe_batch
+from ..waiting import PATIENCE
 
 ACTIONS = ('stop', 'skip')
 # Logged values that are checked: MMEngine adds up those with "loss" in their names, and our heads
@@ -274,11 +276,17 @@ class NonFiniteGuardHook(Hook):
             self._read(runner)
 
     def _sentence(self, runner: Runner, step: _Step, bad: list[str], batch: Any) -> str:
-        where = f' on rank {get_rank()}' if get_world_size() > 1 else ''
+        where, images = '', describe_batch(step.samples, batch)
+        if get_world_size() > 1:
+            where = f' on rank {get_rank()}'
+            if not images.endswith(BAD_PIXELS):
+                # Gradients are averaged: all ranks stop, and the one at fault shall be the first.
+                time.sleep(PATIENCE)
+                images += ', and those of other ranks'
         return (
             f'training is stopped in iteration {step.number}{where}, because '
             f'{", ".join(bad)} {"are" if len(bad) > 1 else "is"} not finite: '
-            f'{describe_batch(step.samples, batch)}; {last_checkpoint(runner)}. Remove damaged '
+            f'{images}; {last_checkpoint(runner)}. Remove damaged '
             'images, or lower the learning rate, or clip the gradients'
         )
 
