@@ -1,7 +1,7 @@
 # Our recipe instead of the report's, for the same data: Report, Table 3, row "SimCLR+IP-IRM". 200
 # epochs of plain SimCLR, then one partition into 50 subsets by k-means, which is kept, and a
-# penalty of the report's weight, 0.2. The subsets are summed, as in the report's Eq. 2: in the mean
-# of Wang et al. 50 subsets together weigh as much as the batch alone, which keeps what the
+# penalty of the report's weight, 0.2. The subsets are summed, as in the report's Eq. 2: in the
+# mean of Wang et al. 50 subsets together weigh as much as the batch alone, which keeps what the
 # partition exposes. At a laptop's scale the same partition, warm-up (a quarter of the run) and
 # weight gain on each of three data sets (docs/lab.md). Nothing was tuned at this scale.
 # A subset needs two images in the batch of all GPUs to add anything. 256 images in 50 subsets are
