@@ -62,7 +62,7 @@ GROUP_NORM = (
     'base,options,start',
     [
         pytest.param(STAGE_ONE, (), launch, id='simclr'),
-        pytest.param(SIMSIAM, GROUP_NORM, fork_ranks, id='simsiam'),
+        pytest.param(SIMSIAM, GROUP_NORM, fork_ranks, id='simsiam', marks=pytest.mark.slow),
         # What the launcher adds does not depend on the method.
         pytest.param(SIMSIAM, GROUP_NORM, launch, id='simsiam, launched', marks=pytest.mark.slow),
     ],

@@ -71,6 +71,7 @@ def test_a_position_in_another_epoch_is_refused(stage_one, tmp_path):
     fails_with(finished, 'saved after 2 of the 5 batches of an epoch, but an epoch has 10 now')
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together(tmp_path):
     """A signal to one of them is enough, and both leave after the same step."""
     config = with_signal(tmp_path / 'run.py', STAGE_ONE, iteration=6, rank=1)

@@ -68,6 +68,7 @@ def predict_stock(stock, out, *flags, processes=1, check=True):
     return load_predictions(str(out)) if check else finished
 
 
+@pytest.mark.slow
 def test_tta_on_an_untouched_config_of_mmpretrain(stock, tmp_path):
     """On one process and on two, with the same scores, which are those of the views, merged."""
     flags = ['--tta-crops', 'ten', '--tta-policy', 'tsharpen']
@@ -199,6 +200,7 @@ def test_weights_are_fitted_on_another_split_saved_and_used_again(classifiers, t
     assert not wrong.exists()
 
 
+@pytest.mark.slow
 def test_ensemble_runs_checkpoints_itself(classifiers, tmp_path):
     members = [f'{SCRATCH}:{classifiers / name / "epoch_8.pth"}' for name in ('a', 'b')]
     out = tmp_path / 'out.pkl'

@@ -514,6 +514,7 @@ def test_lazy_configs_in_all_tools(lazy, tmp_path, tool):
         assert 'different classes for 0.0 %' in finished.stdout
 
 
+@pytest.mark.slow
 def test_logits_of_a_teacher_are_mapped_to_the_classes_of_the_training_set(lazy, tmp_path):
     """And those of a teacher of other classes refused before a step, by MMEngine's own runner."""
     config = Config.fromfile(lazy / 'labeled.py')

@@ -114,7 +114,7 @@ def vipriors(tmp_path):
 @pytest.mark.parametrize(
     'name,more',
     [
-        ('ipirm_simsiam_r50', ()),
+        pytest.param('ipirm_simsiam_r50', (), marks=pytest.mark.slow),
         pytest.param('report/ipirm_simclr_r50_report', (), marks=pytest.mark.slow),
         pytest.param(
             'ours/ipirm_simsiam_r50_ours',
