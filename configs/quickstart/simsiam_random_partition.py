@@ -1,12 +1,4 @@
 # Control: ipirm_simsiam.py with a random partition into subsets of equal size.
 _base_ = ['ipirm_simsiam.py']
 
-custom_hooks = [
-    dict(
-        type='PartitionUpdateHook',
-        interval=5,
-        max_partitions=1,
-        solver=dict(strategy='random'),
-    ),
-    _base_.knn_hook,
-]
+custom_hooks = [{**_base_.partition_hook, 'solver': dict(strategy='random')}, _base_.knn_hook]

@@ -2,12 +2,4 @@
 _base_ = ['ipirm_simclr_sum.py']
 
 model = dict(num_subsets=10)
-custom_hooks = [
-    dict(
-        type='PartitionUpdateHook',
-        interval=5,
-        max_partitions=1,
-        solver=dict(strategy='factor'),
-    ),
-    _base_.knn_hook,
-]
+custom_hooks = [{**_base_.partition_hook, 'solver': dict(strategy='factor')}, _base_.knn_hook]
