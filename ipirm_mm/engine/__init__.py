@@ -20,8 +20,8 @@ from .hooks import (
     SetEpochHook,
     TolerateReportsHook,
 )
-from .loaders import check_workers
-from .passes import check_end, drop_as_one_process, no_step_message
+from .loaders import mend_loaders
+from .passes import check_end, no_step_message
 from .positions import go_on_within_epochs
 from .signals import keep_workers_at_sigterm
 
@@ -62,6 +62,5 @@ def apply_bridges() -> None:
     keep_until_replaced()
     resume_the_newest()
     go_on_within_epochs()
-    drop_as_one_process()
     keep_workers_at_sigterm()
-    check_workers()
+    mend_loaders()

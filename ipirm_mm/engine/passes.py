@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -84,32 +83,6 @@ def shows_once(sampler: Any) -> bool:
     (What a sampler repeats so that all ranks have the same number, other ranks do not count.)
     """
     return type(sampler) in (DefaultSampler, InfiniteSampler)
-
-
-def drop_as_one_process() -> None:
-    """Let ``drop_last`` leave out the same images on any number of processes.
-
-    Fault: MMEngine's ``DefaultSampler`` repeats images until all ranks have the same number, and
-    each rank then drops its own incomplete batch. Where repeated images complete a batch, an epoch
-    has one step more than on one process.
-    """
-    original = Runner.build_dataloader
-    if getattr(original, 'drops_as_one', False):
-        return
-
-    @functools.wraps(original)
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        loader = original(*args, **kwargs)
-        sampler = loader.sampler
-        if loader.drop_last and type(sampler) is DefaultSampler:
-            batches = len(loader.dataset) // (loader.batch_size * sampler.world_size)
-            if 0 < batches < len(loader):
-                sampler.num_samples = batches * loader.batch_size
-                sampler.total_size = sampler.num_samples * sampler.world_size
-        return loader
-
-    build_dataloader.drops_as_one = True  # type: ignore[attr-defined]
-    Runner.build_dataloader = staticmethod(build_dataloader)
 
 
 def prepare_images(runner: Runner) -> ImageNumbers:
