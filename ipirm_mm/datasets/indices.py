@@ -13,11 +13,10 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 from ipirm_mm.errors import UserError
 
+from .wrappers import inner_datasets
+
 # What MMEngine's loaders make of a data set for num_batch_per_epoch: its first items.
 _SLICED = '_SlicedDataset'
-_WRAPPED = ('dataset', 'datasets', '_dataset')
-# What an attribute of that name may be other than a data set.
-_PLAIN = (str, bytes, list, tuple, dict, np.ndarray, torch.Tensor)
 
 
 class SeenIndex(int):
@@ -93,25 +92,6 @@ def _trace(dataset: Any, unknown: list[str]) -> _Trace:
         unknown.append(name)
     count = len(dataset)
     return _Trace(np.zeros(count, dtype=int), np.arange(count), count)
-
-
-def inner_datasets(dataset: Any) -> Iterator[Any]:
-    """All data sets within the wrappers, the outermost first."""
-    yield dataset
-    for key in _WRAPPED:
-        # Not getattr: some wrappers pass unknown names on to what they wrap.
-        child = vars(dataset).get(key) if hasattr(dataset, '__dict__') else None
-        children = child if isinstance(child, (list, tuple)) else [child]
-        for inner in children:
-            if hasattr(inner, '__getitem__') and not isinstance(inner, _PLAIN):
-                yield from inner_datasets(inner)
-    if isinstance(dataset, BaseDataset) or not hasattr(dataset, '__dict__'):
-        return
-    for key, child in vars(dataset).items():  # wrappers of users, under other names
-        if key not in _WRAPPED:
-            for inner in child if isinstance(child, (list, tuple)) else [child]:
-                if isinstance(inner, Dataset):
-                    yield from inner_datasets(inner)
 
 
 def _own_ids(dataset: Any) -> str:

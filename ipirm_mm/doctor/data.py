@@ -12,6 +12,7 @@ from mmpretrain.models import BaseClassifier
 from mmpretrain.structures import DataSample
 
 from ipirm_mm.datasets import one_class, why_not_one_class
+from ipirm_mm.datasets.wrappers import plain_datasets
 from ipirm_mm.models.utils.classes import dataset_class_names
 from ipirm_mm.models.utils.label_rules import wrong_labels
 from ipirm_mm.utils import ProgressBar
@@ -26,7 +27,6 @@ from .images import (
     leave_out,
     missing_files,
     num_readers,
-    plain_datasets,
     read_images,
     record_of,
 )
@@ -170,6 +170,7 @@ def _check_labels(setup: Setup, findings: Findings, name: str, dataset: Any) -> 
     # Self-supervised training needs no classes.
     needed = classifier or name != 'train_dataloader'
     if len(counts) == 1 and needed:
+        setup.can_train = setup.can_train and not trained_on
         findings.add(
             'error' if trained_on else 'warning',
             name,

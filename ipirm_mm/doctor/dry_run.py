@@ -137,6 +137,7 @@ def check_training(setup: Setup, findings: Findings, steps: int) -> None:
             return
         runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, CheckpointHook)]
         runner.register_hook(timer)
+        runner.cfg.param_scheduler = None  # its faults are findings of their own
         _reset_peak()
         try:
             with _as_findings(findings), suppress(_Enough):

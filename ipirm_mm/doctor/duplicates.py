@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from mmengine.dataset import BaseDataset
 
 from ipirm_mm.datasets.array_dataset import ArrayDataset
+from ipirm_mm.datasets.wrappers import plain_datasets
 from ipirm_mm.utils import ProgressBar
 
-from .images import chosen, local_file, plain_datasets, record_of
+from .images import chosen, local_file, record_of
 
 # Bytes at the beginning and the end of a file that are read first.
 ENDS = 2048

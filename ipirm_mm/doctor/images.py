@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 from ipirm_mm.datasets import VIPriors
 from ipirm_mm.datasets.array_dataset import ArrayDataset
 from ipirm_mm.datasets.image_format import is_truncated
-from ipirm_mm.datasets.indices import inner_datasets
 from ipirm_mm.explain import find_user_error
 from ipirm_mm.utils import ProgressBar
 from ipirm_mm.utils.finite import find_non_finite
@@ -40,16 +39,6 @@ class Seen(NamedTuple):
     fault: str = ''
     reason: str = ''
     size: int = 0
-
-
-def plain_datasets(dataset: Any) -> list[BaseDataset]:
-    """Data sets of MMEngine within wrappers, each once.
-
-    Args:
-        dataset: The outermost data set.
-    """
-    found = {id(one): one for one in inner_datasets(dataset) if isinstance(one, BaseDataset)}
-    return list(found.values())
 
 
 def chosen(total: int, sample: int | None) -> Sequence[int]:

@@ -27,7 +27,6 @@ from ipirm_mm.doctor.dry_run import StepTimer
 from ipirm_mm.doctor.environment import check_machine, check_packages
 from ipirm_mm.doctor.findings import counted, in_units
 from ipirm_mm.doctor.images import chosen, dangling_links, file_fault, read_images
-from ipirm_mm.doctor.schedule import schedule_faults
 from ipirm_mm.doctor.space import check_space
 from ipirm_mm.errors import UserError
 
@@ -135,33 +134,6 @@ def test_numbers_are_said_in_words():
     assert counted(1, 'class') == '1 class' and counted(1000, 'process') == '1,000 processes'
     assert [in_units(size) for size in (2e3, 3e6, 4.5e9)] == ['2.0 kB', '3.0 MB', '4.5 GB']
     assert [estimates.duration(s) for s in (60, 600, 36000)] == ['60 s', '10 min', '10.0 h']
-
-
-@pytest.mark.parametrize(
-    ('options', 'level', 'said'),
-    [
-        (dict(type='CosineAnnealingLR', T_max=0), 'error', 'T_max=30'),
-        (dict(type='CosineAnnealingLR'), 'error', 'T_max=30'),
-        (dict(type='CosineAnnealingLR', T_max=20), 'warning', 'rises again after epoch 20'),
-        (dict(type='CosineAnnealingLR', T_max=40), 'warning', 'set param_scheduler.0.T_max=30'),
-        (dict(type='CosineAnnealingLR', T_max=20, begin=10, end=30), None, ''),
-        (dict(type='CosineAnnealingLR', begin=10, end=30), None, ''),
-        (dict(type='CosineAnnealingLR', T_max=20, end=20), None, ''),
-        (dict(type='CosineAnnealingLR', T_max=300, by_epoch=False), None, ''),
-        (dict(type='LinearLR', begin=0, end=50), 'warning', 'end is 50'),
-        (dict(type='LinearLR'), 'warning', 'no end'),
-        (dict(type='LinearLR', end='30'), 'error', 'must be a number of epochs'),
-        (dict(type='LinearLR', end=10), None, ''),
-        (dict(type='StepLR', step_size=3, begin=30), 'warning', 'no effect'),
-        (dict(type='StepLR', step_size=3, begin=9, end=9), 'error', 'after its begin'),
-        (dict(type='MultiStepLR', milestones=[10, 40]), 'warning', 'has 40'),
-        (dict(type='MultiStepLR', milestones=[10, 20]), None, ''),
-    ],
-)
-def test_schedules_of_another_length_than_the_training(options, level, said):
-    found = list(schedule_faults([options], dict(max_epochs=30), (300, 10)))
-    assert [one for one, _ in found] == ([] if level is None else [level])
-    assert all(said in text for _, text in found)
 
 
 def test_faults_of_files(root):

@@ -13,6 +13,7 @@ from ipirm_mm.models.utils import refuse_non_finite
 from ..averaging import unwrap
 from ..passes import check_steps, say_lost_gradients
 from ..resuming import check_resumable, say_other_batch
+from ..schedules import check_schedules
 
 
 @HOOKS.register_module()
@@ -22,9 +23,10 @@ class RequireStepsHook(Hook):
     ``tools/train.py`` adds it to every run. The other hooks of ipirm_mm check the same.
 
     Raises:
-        UserError: Before training, if there are fewer images than a batch, nothing is left to do
-            after a resume, a checkpoint has no weights of the model or weights that are not
-            finite, or one that is resumed is not of this model and a training.
+        UserError: Before training, if there are fewer images than a batch, a schedule cannot be
+            meant (``T_max=0``), nothing is left to do after a resume, a checkpoint has no weights
+            of the model or weights that are not finite, or one that is resumed is not of this
+            model and a training.
     """
 
     priority = 'VERY_HIGH'
@@ -62,4 +64,5 @@ class RequireStepsHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to train, and that a resume loses no gradients."""
         check_steps(runner)
+        check_schedules(runner)
         say_lost_gradients(runner)
