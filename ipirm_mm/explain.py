@@ -9,7 +9,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from mmengine import registry
+
 from .errors import UserError
+from .options import near_names
 from .utils.safe_checkpoints import refused_name
 
 # Functions of MMEngine that build a part of a run, and the section of the config that they read.
@@ -117,7 +120,9 @@ def _config_error(error: BaseException | None) -> str | None:
             key = text.rsplit(' ', 1)[-1].strip("'")
             return f'the config has no {key}: add it, or inherit from a config that has it'
         if ' registry' in text and where[:2] == ('mmengine', 'registry'):
-            return f'a type in the config is not known: {text.split(". ", 1)[0]}'
+            said = text.split('. ', 1)[0]
+            name, kind = said.split(' ', 1)[0], said.split('::')[-1].split(' ')[0]
+            return f'a type in the config is not known: {said}{near_names(name, known(kind))}'
     if isinstance(error, TypeError) and any(c.co_name == 'build_from_cfg' for c in frames):
         wrong = (
             'unexpected keyword argument',
@@ -127,6 +132,12 @@ def _config_error(error: BaseException | None) -> str | None:
         )
         if any(words in text for words in wrong):
             return f'the config does not fit a class: {text.replace(".__init__()", "")}'
+    if isinstance(error, TypeError) and text == 'None is not a callable object':
+        for frame in reversed(stack):
+            if 'optimizer_cfg' in vars(frame.f_locals.get('self', object)):
+                name = frame.f_locals['self'].optimizer_cfg.get('type')
+                near = near_names(str(name), known('optimizer'))
+                return f'optim_wrapper.optimizer.type is {name!r}, which is not known{near}'
     if isinstance(error, RuntimeError) and text.startswith('Invalid mode "predict"'):
         return (
             "MMPretrain's self-supervised models predict nothing that could be validated or "
@@ -164,15 +175,28 @@ def _config_error(error: BaseException | None) -> str | None:
     return _failing_part(error, stack, text)
 
 
+def known(name: str) -> set[str]:
+    """Names of all types of a kind, such as ``'model'``, in MMEngine's registries."""
+    found: set[str] = set()
+    todo = [one for one in vars(registry).values() if getattr(one, 'name', None) == name]
+    while todo:
+        one = todo.pop()
+        found.update(one.module_dict)
+        todo += one.children.values()
+    return found
+
+
 def _failing_part(error: BaseException, stack: list[Any], text: str) -> str | None:
     """The sentence for a value that another package refuses: it names the part of the config."""
     names = [frame.f_code.co_name for frame in stack]
     if not isinstance(error, Exception) or isinstance(error, NotImplementedError):
         return None
-    if isinstance(error, KeyError) and text in ENVIRONMENT:
+    missing = re.search(r'environment variable (\w+) expected', text)  # with gloo
+    variable = missing[1] if missing else text if isinstance(error, KeyError) else ''
+    if variable in ENVIRONMENT:
         return (
-            f'--launcher {ENVIRONMENT[text]} needs the variable {text}, which is not set: start '
-            'by tools/dist_train.sh, tools/slurm_train.sh or mpirun, or leave out --launcher'
+            f'--launcher {ENVIRONMENT[variable]} needs the variable {variable}, which is not set: '
+            'start by tools/dist_train.sh, tools/slurm_train.sh or mpirun, or leave out --launcher'
         )
     if 'in DataLoader worker process' in text:  # the worker's traceback, and its last line
         text = str(error).strip().splitlines()[-1]
@@ -192,6 +216,8 @@ def _failing_part(error: BaseException, stack: list[Any], text: str) -> str | No
         owner = frame.f_locals.get('self')
         if frame.f_code.co_name == 'transform' and owner is not None:
             return f'{type(owner).__name__} of the pipeline fails ({said}): check its arguments'
+        if frame.f_code.co_name == 'load_data_list' and getattr(owner, 'ann_file', ''):
+            return f'{owner.ann_file} cannot be read by {type(owner).__name__} ({said}): mend it'
     built = [name for name in names if name in BUILDERS]
     # The innermost, but a class is built for a section.
     section = next((name for name in reversed(built) if name not in GENERAL), (*built, None)[0])

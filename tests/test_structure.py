@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'ipirm_mm'
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob('*.py'))
 # From the bottom to the top: a part imports from its own layer and those below it.
 LAYERS = (
-    ('version', 'errors', 'resources', 'compat', 'utils'),
+    ('version', 'errors', 'options', 'resources', 'compat', 'utils'),
     ('functional',),
     ('partition', 'datasets'),
     ('models',),

@@ -106,7 +106,7 @@ def parse_args() -> argparse.Namespace:
         f'(default: {" ".join(FACTORS)}: the class and the color of TintByFactor)',
     )
     cli.add_cfg_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # options may stand between files
     if args.factors and not args.disentanglement:
         parser.error('--factors needs --disentanglement')
     args.factors = args.factors or FACTORS

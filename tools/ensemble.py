@@ -115,7 +115,7 @@ def parse_args() -> argparse.Namespace:
     )
     cli.add_tta_arguments(parser, implied=' (for members CONFIG:CHECKPOINT)')
     cli.add_cfg_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # options may stand between files
     cli.check_tta_arguments(parser, args)
     if args.fit is not None and args.weights:
         parser.error('--fit computes weights and --weights reads them: give only one of the two')

@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_tta_arguments(parser)
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
     cli.add_cfg_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # options may stand between files
     if args.topk < 1 or args.batch_size < 1:
         parser.error('--topk and --batch-size must be at least 1')
     cli.check_tta_arguments(parser, args)

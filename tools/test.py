@@ -81,7 +81,7 @@ def parse_args() -> argparse.Namespace:
         'otherwise the mean over the image and its mirror image',
     )
     cli.add_tta_arguments(parser, implied=' (implies --tta)')
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # options may stand between files
     cli.check_tta_arguments(parser, args)
     return args
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.options import check_whole
 
 # A partition takes one byte per image.
 MAX_SUBSETS = 256
@@ -41,11 +42,8 @@ class PartitionSet(nn.Module):
 
     def __init__(self, num_subsets: int = 2) -> None:
         super().__init__()
-        if not 2 <= num_subsets <= MAX_SUBSETS:
-            raise UserError(
-                f'num_subsets must be from 2 to {MAX_SUBSETS}, but is {num_subsets}: a partition '
-                'into one subset is the trivial one, which is always part of the loss'
-            )
+        # One subset is the trivial partition, which is always part of the loss.
+        check_whole('num_subsets', num_subsets, 2, MAX_SUBSETS)
         self.num_subsets = num_subsets
         # Copy of `count` on the CPU, so that a training step does not wait for the GPU.
         self._count = 0

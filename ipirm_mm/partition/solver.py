@@ -15,6 +15,7 @@ from ipirm_mm.functional._common import PENALTIES, at_least_float32
 from ipirm_mm.functional.information import normalized_mutual_information
 from ipirm_mm.functional.mixup_partition import QUERY_WEIGHTS
 from ipirm_mm.functional.partition import BALANCES
+from ipirm_mm.options import check_one_of, check_positive, check_whole
 
 from .expand import extend_by_linear_fit
 from .local_moves import enforce_min_size, local_moves
@@ -128,36 +129,24 @@ class PartitionSolver:
         epochs: int = 61,
         query_weight: str = 'own',
     ) -> None:
-        if not 2 <= num_subsets <= MAX_SUBSETS:
-            raise UserError(
-                f'PartitionSolver.num_subsets must be from 2 to {MAX_SUBSETS}, but is '
-                f'{num_subsets}'
-            )
+        check_whole('PartitionSolver.num_subsets', num_subsets, 2, MAX_SUBSETS)
         for name, value, allowed in (
             ('penalty', penalty, PENALTIES),
             ('balance', balance, BALANCES),
             ('strategy', strategy, STRATEGIES),
             ('query_weight', query_weight, QUERY_WEIGHTS),
         ):
-            if value not in allowed:
-                raise UserError(
-                    f'PartitionSolver.{name} must be one of {allowed}, but is {value!r}'
-                )
+            check_one_of(f'PartitionSolver.{name}', value, allowed)
         if not starts or not set(starts) <= set(STARTS):
             raise UserError(
                 f'PartitionSolver.starts must be a list of at least one of {tuple(STARTS)}, but '
                 f'is {starts!r}'
             )
         for name, number, least in (('block_size', block_size, 2), ('epochs', epochs, 1)):
-            if number < least:
-                raise UserError(
-                    f'PartitionSolver.{name} must be at least {least}, but is {number}'
-                )
-        if temperature <= 0 or (irm_temperature is not None and irm_temperature <= 0):
-            raise UserError(
-                'PartitionSolver.temperature and irm_temperature must be positive, but are '
-                f'{temperature} and {irm_temperature}'
-            )
+            check_whole(f'PartitionSolver.{name}', number, least)
+        check_positive('PartitionSolver.temperature', temperature)
+        if irm_temperature is not None:
+            check_positive('PartitionSolver.irm_temperature', irm_temperature)
         self.num_subsets = num_subsets
         self.temperature = temperature
         self.irm_weight = irm_weight

@@ -15,7 +15,7 @@ from ipirm_mm.partition import PartitionSolver
     'options,message',
     [
         (dict(interval=0), 'interval must be at least 1, but is 0'),
-        (dict(max_partitions=-1), 'max_partitions must not be negative, but is -1'),
+        (dict(max_partitions=-1), 'max_partitions must be at least 0, but is -1'),
         (dict(max_partitions_kept=0), 'max_partitions_kept must be at least 1, but is 0'),
         (dict(num_augmentations=0), 'num_augmentations must be at least 1, but is 0'),
         (dict(replace='newest'), "replace must be one of .* but is 'newest'"),

@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--markdown', action='store_true', help='print the table as Markdown')
     cli.add_cfg_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # options may stand between files
     if args.amp and not args.as_set:
         parser.error('--amp needs --as-set: without it, the table has rows with and without')
     if min(args.cards) < 1 or (args.size is not None and args.size < 1):

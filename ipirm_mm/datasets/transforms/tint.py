@@ -9,6 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.options import check_whole
 
 from ..labels import one_class
 from .seeded import seed_words
@@ -83,15 +84,10 @@ class TintByFactor(BaseTransform):
     def __init__(
         self, num_factors: int = 10, follow: float = 0.0, shift: int = 0, seed: int = 0
     ) -> None:
-        if not isinstance(num_factors, int) or not 2 <= num_factors <= len(PALETTE):
-            raise UserError(
-                f'TintByFactor.num_factors must be an integer from 2 to {len(PALETTE)}, but is '
-                f'{num_factors}'
-            )
+        check_whole('TintByFactor.num_factors', num_factors, 2, len(PALETTE))
         if not 0 <= follow <= 1:
             raise UserError(f'TintByFactor.follow must be from 0 to 1, but is {follow}')
-        if not isinstance(seed, int) or seed < 0:
-            raise UserError(f'TintByFactor.seed must be an integer of at least 0, but is {seed}')
+        check_whole('TintByFactor.seed', seed, 0)
         self.num_factors = num_factors
         self.follow = follow
         self.shift = shift

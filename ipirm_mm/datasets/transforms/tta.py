@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.options import check_one_of
 
 #: Number of views of each choice of test-time augmentation.
 CROPS = dict(center=1, flip=2, five=5, ten=10)
@@ -98,10 +99,7 @@ class PositionCrop(BaseTransform):
     """
 
     def __init__(self, crop_size: int | tuple[int, int], position: str) -> None:
-        if position not in POSITIONS:
-            raise UserError(
-                f'PositionCrop.position must be one of {POSITIONS}, but is {position!r}'
-            )
+        check_one_of('PositionCrop.position', position, POSITIONS)
         height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         if height < 1 or width < 1:
             raise UserError(f'PositionCrop.crop_size must be positive, but is {crop_size}')
@@ -144,11 +142,7 @@ class EfficientNetPositionCrop(EfficientNetCenterCrop):
     """
 
     def __init__(self, position: str, **kwargs: Any) -> None:
-        if position not in POSITIONS:
-            raise UserError(
-                f'EfficientNetPositionCrop.position must be one of {POSITIONS}, but is '
-                f'{position!r}'
-            )
+        check_one_of('EfficientNetPositionCrop.position', position, POSITIONS)
         super().__init__(**kwargs)
         self.position = position
 

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.options import check_one_of
 from ipirm_mm.utils import type_name
 
 from .tta import CROPS
@@ -71,8 +72,7 @@ def tta_pipeline(
         UserError: If ``crops`` is unknown, there is no crop size, there is no resizing to change,
             crops are larger than the image, or they would all be the same.
     """
-    if crops not in CROPS:
-        raise UserError(f'crops must be one of {tuple(CROPS)}, but is {crops!r}')
+    check_one_of('crops', crops, CROPS)
     steps = _flat(copy.deepcopy(list(pipeline)))
     made = [kind for kind in map(_kind, steps) if kind in _VIEWS]
     if made or not steps:

@@ -10,6 +10,7 @@ from mmpretrain.registry import HOOKS
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import build_loader, extract_features, knn_accuracy, labels_as_of
+from ipirm_mm.options import check_positive, check_whole
 
 from ..passes import counts_iterations, passes_before
 
@@ -59,10 +60,8 @@ class KNNHook(Hook):
         by_epoch: bool | None = None,
     ) -> None:
         for name, value in (('interval', interval), ('k', k)):
-            if value < 1:
-                raise UserError(f'KNNHook.{name} must be at least 1, but is {value}')
-        if temperature <= 0:
-            raise UserError(f'KNNHook.temperature must be positive, but is {temperature}')
+            check_whole(f'KNNHook.{name}', value)
+        check_positive('KNNHook.temperature', temperature)
         self.loader_cfgs = (bank_dataloader, query_dataloader)
         self.interval = interval
         self.k = k

@@ -18,6 +18,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.options import check_one_of, check_whole
 from ipirm_mm.utils.finite import find_non_finite
 
 from ..averaging import unwrap
@@ -93,13 +94,9 @@ class NonFiniteGuardHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, action: str = 'stop', max_skips: int = 10, interval: int = 50) -> None:
-        if action not in ACTIONS:
-            raise UserError(
-                f'NonFiniteGuardHook.action must be one of {ACTIONS}, but is {action!r}'
-            )
+        check_one_of('NonFiniteGuardHook.action', action, ACTIONS)
         for name, value in (('max_skips', max_skips), ('interval', interval)):
-            if value < 1:
-                raise UserError(f'NonFiniteGuardHook.{name} must be at least 1, but is {value}')
+            check_whole(f'NonFiniteGuardHook.{name}', value)
         self.action = action
         self.max_skips = max_skips
         self.interval = interval

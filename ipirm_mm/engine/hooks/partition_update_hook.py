@@ -15,6 +15,7 @@ from torch import Tensor
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import normalized_mutual_information
 from ipirm_mm.models import IPIRMSimCLRMixUp
+from ipirm_mm.options import check_one_of, check_whole
 from ipirm_mm.partition import PartitionResult, PartitionSet, PartitionSolver
 from ipirm_mm.utils import ProgressBar
 from ipirm_mm.utils.deprecation import renamed_arguments
@@ -121,21 +122,16 @@ class PartitionUpdateHook(Hook):
         keep_loaded: bool = False,
         mixup: bool = False,
     ) -> None:
-        for name, value in (
-            ('interval', interval),
-            ('max_partitions_kept', max_partitions_kept),
-            ('num_augmentations', num_augmentations),
+        for name, value, least in (
+            ('interval', interval, 1),
+            ('max_partitions', max_partitions, 0),
+            ('max_partitions_kept', max_partitions_kept, 1),
+            ('num_augmentations', num_augmentations, 1),
+            ('batch_size', batch_size, 1),
         ):
-            if value is not None and value < 1:
-                raise UserError(f'PartitionUpdateHook.{name} must be at least 1, but is {value}')
-        if replace not in REPLACED:
-            raise UserError(
-                f'PartitionUpdateHook.replace must be one of {REPLACED}, but is {replace!r}'
-            )
-        if max_partitions is not None and max_partitions < 0:
-            raise UserError(
-                f'PartitionUpdateHook.max_partitions must not be negative, but is {max_partitions}'
-            )
+            if value is not None or name in ('interval', 'num_augmentations'):
+                check_whole(f'PartitionUpdateHook.{name}', value, least)
+        check_one_of('PartitionUpdateHook.replace', replace, REPLACED)
         self.interval = interval
         self.update_before_train = update_before_train
         self.max_partitions = max_partitions

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ipirm_mm.datasets.transforms import member_config
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional.scores import POLICIES, WEIGHTED_POLICIES
+from ipirm_mm.options import check_one_of
 
 from ..tta import CROPS, ScoreMergingTTA
 from ..utils import (
@@ -72,10 +73,7 @@ class EnsembleClassifier(BaseModel):
         super().__init__()
         if not members:
             raise UserError('EnsembleClassifier.members is empty: name at least one')
-        if policy not in POLICIES:
-            raise UserError(
-                f'EnsembleClassifier.policy must be one of {POLICIES}, but is {policy!r}'
-            )
+        check_one_of('EnsembleClassifier.policy', policy, POLICIES)
         if isinstance(weights, str):
             models = [(model_name(m.get('config', '')), m.get('checkpoint')) for m in members]
             weights = load_member_weights(weights, policy).for_members(member_names(models))

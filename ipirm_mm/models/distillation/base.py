@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.options import check_not_negative, check_whole
 
 from .outputs import NetworkOutputs
 
@@ -38,7 +39,8 @@ class DistillationLoss(BaseModule, metaclass=ABCMeta):
 
     def __init__(self, loss_weight: float = 1.0, teacher: int = 0) -> None:
         super().__init__()
-        self.loss_weight = not_negative(self, 'loss_weight', loss_weight)
+        check_not_negative(f'{type(self).__name__}.loss_weight', loss_weight)
+        self.loss_weight = loss_weight
         self.teacher = teacher
 
     def build(self, student: NetworkOutputs, teachers: list[NetworkOutputs]) -> None:
@@ -51,11 +53,7 @@ class DistillationLoss(BaseModule, metaclass=ABCMeta):
         Raises:
             UserError: If student and teacher cannot be compared.
         """
-        if not 0 <= self.teacher < len(teachers):
-            raise UserError(
-                f'{type(self).__name__}.teacher must be from 0 to {len(teachers) - 1}, but is '
-                f'{self.teacher}'
-            )
+        check_whole(f'{type(self).__name__}.teacher', self.teacher, 0, len(teachers) - 1)
 
     def teacher_loaded(self, teacher: nn.Module) -> None:
         """Read what the loss needs from its teacher's weights, once they are loaded.
@@ -107,41 +105,3 @@ class DistillationLoss(BaseModule, metaclass=ABCMeta):
         Returns:
             Scalar, not multiplied by ``loss_weight``.
         """
-
-
-def positive(loss: DistillationLoss, name: str, value: float) -> float:
-    """Check that an option of a loss is positive.
-
-    Args:
-        loss: The loss, for the message.
-        name: Name of the option.
-        value: Value of the option.
-
-    Returns:
-        The value.
-
-    Raises:
-        UserError: If it is not positive.
-    """
-    if not value > 0:
-        raise UserError(f'{type(loss).__name__}.{name} must be positive, but is {value}')
-    return value
-
-
-def not_negative(loss: DistillationLoss, name: str, value: float) -> float:
-    """Check that an option of a loss is not negative.
-
-    Args:
-        loss: The loss, for the message.
-        name: Name of the option.
-        value: Value of the option.
-
-    Returns:
-        The value.
-
-    Raises:
-        UserError: If it is negative.
-    """
-    if not value >= 0:
-        raise UserError(f'{type(loss).__name__}.{name} must not be negative, but is {value}')
-    return value

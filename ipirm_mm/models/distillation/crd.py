@@ -19,9 +19,10 @@ from ipirm_mm.functional import (
     index_classes,
     unit_rows,
 )
+from ipirm_mm.options import check_positive, check_whole
 
 from ..utils import gather_batch
-from .base import DistillationLoss, positive
+from .base import DistillationLoss
 from .outputs import NetworkOutputs
 
 
@@ -72,9 +73,12 @@ class CRD(DistillationLoss):
         super().__init__(loss_weight, teacher)
         if not 0 <= momentum < 1:
             raise UserError(f'CRD.momentum must be in [0, 1), but is {momentum}')
-        self.feat_dim = int(positive(self, 'feat_dim', feat_dim))
-        self.num_negatives = int(positive(self, 'num_negatives', num_negatives))
-        self.temperature = positive(self, 'temperature', temperature)
+        check_whole('CRD.feat_dim', feat_dim)
+        check_whole('CRD.num_negatives', num_negatives)
+        self.feat_dim = feat_dim
+        self.num_negatives = num_negatives
+        check_positive('CRD.temperature', temperature)
+        self.temperature = temperature
         self.momentum = momentum
         self.relax = relax
         self.seed = seed

@@ -6,9 +6,9 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from ipirm_mm.functional import dist_loss, mean_teacher_logits
+from ipirm_mm.options import check_not_negative, check_positive
 
 from ..utils import gather_batch
-from .base import not_negative, positive
 from .logit_loss import SoftmaxLoss, teacher_logits
 from .outputs import NetworkOutputs
 
@@ -43,9 +43,12 @@ class DIST(SoftmaxLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(loss_weight)
-        self.beta = not_negative(self, 'beta', beta)
-        self.gamma = not_negative(self, 'gamma', gamma)
-        self.temperature = positive(self, 'temperature', temperature)
+        check_not_negative('DIST.beta', beta)
+        self.beta = beta
+        check_not_negative('DIST.gamma', gamma)
+        self.gamma = gamma
+        check_positive('DIST.temperature', temperature)
+        self.temperature = temperature
 
     def forward(
         self,

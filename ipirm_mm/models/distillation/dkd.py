@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import dkd_loss, mean_teacher_logits
+from ipirm_mm.options import check_not_negative, check_positive
 
-from .base import not_negative, positive
 from .logit_loss import SoftmaxLoss, teacher_logits
 from .outputs import NetworkOutputs
 
@@ -48,9 +48,12 @@ class DKD(SoftmaxLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(loss_weight)
-        self.alpha = not_negative(self, 'alpha', alpha)
-        self.beta = not_negative(self, 'beta', beta)
-        self.temperature = positive(self, 'temperature', temperature)
+        check_not_negative('DKD.alpha', alpha)
+        self.alpha = alpha
+        check_not_negative('DKD.beta', beta)
+        self.beta = beta
+        check_positive('DKD.temperature', temperature)
+        self.temperature = temperature
 
     def build(self, student: NetworkOutputs, teachers: list[NetworkOutputs]) -> None:
         """Check that there are at least two classes; see the base class."""

@@ -6,8 +6,9 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ipirm_mm.functional import kl_divergence
+from ipirm_mm.options import check_positive
 
-from .base import DistillationLoss, positive
+from .base import DistillationLoss
 from .outputs import NetworkOutputs
 
 
@@ -34,7 +35,8 @@ class FeatureKL(DistillationLoss):
         self, temperature: float = 1.0, loss_weight: float = 1.0, teacher: int = 0
     ) -> None:
         super().__init__(loss_weight, teacher)
-        self.temperature = positive(self, 'temperature', temperature)
+        check_positive('FeatureKL.temperature', temperature)
+        self.temperature = temperature
         self.connector: nn.Module = nn.Identity()
 
     def build(self, student: NetworkOutputs, teachers: list[NetworkOutputs]) -> None:

@@ -12,9 +12,9 @@ from ipirm_mm.functional import (
     mean_teacher_binary_logits,
     mean_teacher_logits,
 )
+from ipirm_mm.options import check_one_of, check_positive
 
 from ..utils import SCORE_KINDS
-from .base import positive
 from .logit_loss import LogitLoss, describe_kind, teacher_logits
 from .outputs import NetworkOutputs
 
@@ -44,9 +44,9 @@ class LogitKL(LogitLoss):
         self, temperature: float = 1.0, loss_weight: float = 1.0, kind: str | None = None
     ) -> None:
         super().__init__(loss_weight)
-        self.temperature = positive(self, 'temperature', temperature)
-        if kind is not None and kind not in SCORE_KINDS:
-            raise UserError(f'LogitKL.kind must be one of {SCORE_KINDS} or None, but is {kind!r}')
+        check_positive('LogitKL.temperature', temperature)
+        self.temperature = temperature
+        check_one_of('LogitKL.kind', kind, (*SCORE_KINDS, None))
         self.kind = kind
 
     def build(self, student: NetworkOutputs, teachers: list[NetworkOutputs]) -> None:

@@ -14,8 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import ofd_distance, ofd_margin
+from ipirm_mm.options import check_positive
 
-from .base import DistillationLoss, positive
+from .base import DistillationLoss
 from .outputs import NetworkOutputs
 from .recorders import find_stages
 
@@ -63,7 +64,8 @@ class OFD(DistillationLoss):
                 f"OFD.stages must be 'all', 'last' or a list of numbers, but is {stages!r}"
             )
         self.stages: str | list[int] = stages if isinstance(stages, str) else list(stages)
-        self.kappa = positive(self, 'kappa', kappa)
+        check_positive('OFD.kappa', kappa)
+        self.kappa = kappa
         self.norm_cfg = norm_cfg or dict(type='BN')
         self.numbers: list[int] = []
         self.connectors = nn.ModuleList()

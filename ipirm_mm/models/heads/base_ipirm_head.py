@@ -8,9 +8,9 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ipirm_mm.errors import UserError
 from ipirm_mm.functional import SubsetRisks, contrastive_risks
 from ipirm_mm.functional._common import PENALTIES
+from ipirm_mm.options import check_not_negative, check_one_of, check_positive
 from ipirm_mm.utils.deprecation import renamed_arguments
 
 OBJECTIVES = ('authors', 'report')
@@ -85,18 +85,16 @@ class BaseIPIRMHead(BaseModule, metaclass=ABCMeta):
             ('penalty', penalty, PENALTIES),
             ('objective', objective, OBJECTIVES),
         ):
-            if value not in allowed:
-                raise UserError(f'model.head.{name} must be one of {allowed}, but is {value!r}')
-        for name, number in (('temperature', temperature), ('irm_temperature', irm_temperature)):
-            if number is not None and number <= 0:
-                raise UserError(f'model.head.{name} must be positive, but is {number}')
+            check_one_of(f'model.head.{name}', value, allowed)
+        check_positive('model.head.temperature', temperature)
+        if irm_temperature is not None:
+            check_positive('model.head.irm_temperature', irm_temperature)
         for name, number in (
             ('irm_weight', irm_weight),
             ('irm_warmup_epochs', irm_warmup_epochs),
             ('irm_rampup_epochs', irm_rampup_epochs),
         ):
-            if number < 0:
-                raise UserError(f'model.head.{name} must not be negative, but is {number}')
+            check_not_negative(f'model.head.{name}', number)
         self.temperature = temperature
         self.irm_weight = irm_weight
         self.irm_temperature = irm_temperature

@@ -7,8 +7,8 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from ipirm_mm.errors import UserError
 from ipirm_mm.functional import SubsetRisks, cosine_risks
+from ipirm_mm.options import check_one_of
 
 from .base_ipirm_head import TwoViews
 from .base_predicting_head import BasePredictingHead
@@ -42,10 +42,7 @@ class IPIRMLatentHead(BasePredictingHead):
     """
 
     def __init__(self, predictor: dict, similarity: str = 'contrast', **kwargs: Any) -> None:
-        if similarity not in SIMILARITIES:
-            raise UserError(
-                f'model.head.similarity must be one of {SIMILARITIES}, but is {similarity!r}'
-            )
+        check_one_of('model.head.similarity', similarity, SIMILARITIES)
         super().__init__(predictor, **kwargs)
         self.similarity = similarity
         self.risk_equals_base_loss = similarity == 'cosine'

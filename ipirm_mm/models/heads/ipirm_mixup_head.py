@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import SubsetRisks, mean_lam, mixup_risks
+from ipirm_mm.options import check_one_of
 
 from .base_ipirm_head import BaseIPIRMHead, TwoViews
 
@@ -44,8 +45,7 @@ class IPIRMMixUpHead(BaseIPIRMHead):
 
     def __init__(self, temperature: float = 0.2, lam: str = 'sample', **kwargs: Any) -> None:
         super().__init__(temperature=temperature, **kwargs)
-        if lam not in LAMS:
-            raise UserError(f'model.head.lam must be one of {LAMS}, but is {lam!r}')
+        check_one_of('model.head.lam', lam, LAMS)
         self.lam = lam
 
     def mixup_loss(

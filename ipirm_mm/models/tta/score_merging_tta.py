@@ -14,6 +14,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ipirm_mm.errors import UserError
+from ipirm_mm.options import check_one_of, check_whole
 
 from ..utils import label_rule, merge_samples, stack_scores
 
@@ -54,12 +55,9 @@ class ScoreMergingTTA(BaseTTAModel):
         self, module: Any, policy: str = 'mean', max_images: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(module, **kwargs)
-        if policy not in VIEW_POLICIES:
-            raise UserError(
-                f'ScoreMergingTTA.policy must be one of {VIEW_POLICIES}, but is {policy!r}'
-            )
-        if max_images is not None and max_images < 1:
-            raise UserError(f'ScoreMergingTTA.max_images must be at least 1, but is {max_images}')
+        check_one_of('ScoreMergingTTA.policy', policy, VIEW_POLICIES)
+        if max_images is not None:
+            check_whole('ScoreMergingTTA.max_images', max_images)
         self.policy = policy
         self.max_images = max_images
         self._views_checked = False
