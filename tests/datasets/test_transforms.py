@@ -221,9 +221,9 @@ def test_a_jpeg_that_breaks_off_is_named(tmp_path):
 @pytest.mark.parametrize(
     'options,message',
     [
-        (dict(num_factors=11), 'num_factors must be an integer from 2 to 10, but is 11'),
-        (dict(num_factors=2.5), 'num_factors must be an integer from 2 to 10, but is 2.5'),
-        (dict(seed=-1), 'seed must be an integer of at least 0, but is -1'),
+        (dict(num_factors=11), 'num_factors must be from 2 to 10, but is 11'),
+        (dict(num_factors=2.5), 'num_factors must be a whole number, from 2 to 10, but is 2.5'),
+        (dict(seed=-1), 'seed must be at least 0, but is -1'),
         (dict(follow=1.5), 'follow must be from 0 to 1, but is 1.5'),
     ],
 )
