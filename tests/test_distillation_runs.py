@@ -44,7 +44,7 @@ def train(work_dir, config, *options, arguments=(), start=run_tool, **more):
 def chain(tmp_path_factory):
     """Encoder and teacher, each of few steps; the options that name them."""
     folder = tmp_path_factory.mktemp('chain')
-    train(folder / 'encoder', 'configs/quickstart/ipirm_simclr_bn.py', 'train_cfg.max_epochs=1')
+    train(folder / 'encoder', 'configs/quickstart/ipirm_simclr_sum.py', 'train_cfg.max_epochs=1')
     encoder = f'model.backbone.init_cfg.checkpoint={folder}/encoder/epoch_1.pth'
     finished = train(
         folder / 'teacher', 'configs/quickstart/teacher.py', encoder, 'train_cfg.max_epochs=4'
@@ -139,7 +139,7 @@ def test_an_encoder_of_stage_one_teaches_without_being_fine_tuned(chain, tmp_pat
     config.write_text(
         f'_base_ = [{str(ROOT / "configs/quickstart/student_feature_kl.py")!r}]\n'
         'model = dict(teacher=dict(\n'
-        "    _delete_=True, model='ipirm_mm::quickstart/ipirm_simclr_bn.py',\n"
+        "    _delete_=True, model='ipirm_mm::quickstart/ipirm_simclr_sum.py',\n"
         f'    checkpoint={encoder!r},\n))\n'
     )
     train(tmp_path / 'run', config, chain[0], 'train_cfg.max_epochs=1')
@@ -218,7 +218,7 @@ def test_publishing_another_checkpoint_writes_nothing(chain, tmp_path):
     teacher = chain[1].split('=')[1]
     finished = run_tool(
         'tools/publish_model.py',
-        'configs/quickstart/ipirm_simclr_bn.py',
+        'configs/quickstart/ipirm_simclr_sum.py',
         teacher,
         '--out',
         tmp_path / 'out',

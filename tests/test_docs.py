@@ -160,7 +160,8 @@ def parser_of(script: Path) -> argparse.ArgumentParser:
         with pytest.MonkeyPatch.context() as patch:
             patch.syspath_prepend(str(script.parent))
             patch.setattr(sys, 'argv', [str(script)])
-            patch.setattr(argparse.ArgumentParser, 'parse_args', give_away)
+            for name in ('parse_args', 'parse_intermixed_args'):
+                patch.setattr(argparse.ArgumentParser, name, give_away)
             functions = runpy.run_path(str(script), run_name='not_main')
             with pytest.raises(Parsed) as parsed:
                 functions.get('parse_args', functions['main'])()

@@ -150,6 +150,6 @@ def test_options_of_the_docs_train(tmp_path):
         'custom_hooks.1.interval=10',
         'train_cfg.val_interval=10',
     )
-    config = 'configs/quickstart/ipirm_simclr_bn.py'
+    config = 'configs/quickstart/ipirm_simclr_sum.py'
     run_tool('tools/train.py', config, '--work-dir', tmp_path, '--cfg-options', *options)
     assert list(tmp_path.glob('epoch_1.pth'))

@@ -1,7 +1,8 @@
 # Linear probe at a laptop's scale: a frozen encoder of this folder's configs, 100 epochs on the
 # labeled images, without augmentation. Give the encoder:
 #   python tools/train.py configs/quickstart/linear.py --cfg-options \
-#       model.backbone.init_cfg.checkpoint=work_dirs/ipirm_simclr/epoch_20.pth
+#       model.backbone.init_cfg.checkpoint=work_dirs/ipirm_simclr_sum/epoch_20.pth
+# and model.backbone.norm_cfg=None for one with group normalization, such as ipirm_simclr.py.
 _base_ = ['supervised.py']
 
 model = dict(

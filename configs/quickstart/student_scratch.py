@@ -2,8 +2,4 @@
 # smoothing.
 _base_ = ['supervised.py']
 
-model = dict(
-    backbone=dict(norm_cfg=dict(type='BN')),
-    head=dict(loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1)),
-)
-optim_wrapper = dict(optimizer=dict(lr=3e-3))
+model = dict(head=dict(loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1)))

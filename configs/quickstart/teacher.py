@@ -1,4 +1,4 @@
-# The teacher at a laptop's scale: the encoder of ipirm_simclr_bn.py, fine-tuned with labels for
+# The teacher at a laptop's scale: the encoder of ipirm_simclr_sum.py, fine-tuned with labels for
 # 300 epochs, three times as long as its students.
 _base_ = ['student_finetuned.py']
 

@@ -11,7 +11,7 @@ import runpy
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,12 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ipirm_mm.doctor.environment import available_processors
+
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'tools/train.py'
+# Config of the recipe, from whose encoder teacher and students start.
+ENCODER = 'ipirm_simclr_sum'
 # Seconds between lines where output is no terminal, on which the bar would show nothing.
 _LINE_INTERVAL = 30
 # An epoch of 500 labeled images takes about a tenth of one of 4,000 images, two views each.
@@ -163,6 +167,7 @@ class Run:
             )
         self.stamp.write_text(self.fingerprint)
         self.done = True
+        self.process = None
         return True
 
     def records(self) -> list[dict[str, Any]]:
@@ -184,6 +189,11 @@ class Run:
         return max(epochs, default=1) - 1
 
 
+def _slots() -> int:
+    """Number of processes at a time."""
+    return min(2, available_processors())
+
+
 def train_all(runs: list[Run], console: Console) -> None:
     """Train all runs that are not finished, one per core but at most two at a time.
 
@@ -191,10 +201,7 @@ def train_all(runs: list[Run], console: Console) -> None:
         runs: The runs, in the order in which they are started if all they need is there.
         console: Where progress and the remaining time are shown.
     """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    )
-    slots = min(2, cores)
+    cores, slots = available_processors(), _slots()
     # Read only once, by the process from which the runs start.
     os.environ['OMP_NUM_THREADS'] = str(max(1, cores // slots))
     _PROCESSES.set_forkserver_preload(_PRELOADED)
@@ -241,8 +248,26 @@ def train_all(runs: list[Run], console: Console) -> None:
                 run.process.terminate()
 
 
+def map_processes(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Call a function for each item, in as many processes as :func:`train_all` has.
+
+    Args:
+        function: A function of a module.
+        items: Its arguments.
+
+    Returns:
+        What it returns, in the order of ``items``.
+    """
+    with _PROCESSES.Pool(min(_slots(), len(items)), torch.set_num_threads, (1,)) as pool:
+        return pool.map(function, items, chunksize=1)
+
+
 def distillation_chain(
-    folder: Path, seed: int, students: Sequence[str], epochs: int = 20
+    folder: Path,
+    seed: int,
+    students: Sequence[str],
+    epochs: int = 20,
+    encoder_options: Sequence[str] = (),
 ) -> dict[str, Run]:
     """Encoder, teacher and students of Stage II.
 
@@ -252,15 +277,16 @@ def distillation_chain(
         students: Configs of the students; ``student_scratch`` and ``student_finetuned`` are the
             controls without a teacher.
         epochs: Epochs of the encoder. Defaults to 20.
+        encoder_options: Further ``key=value`` for the encoder. Defaults to none.
 
     Returns:
         The runs by the names of their configs.
     """
-    encoder = Run('ipirm_simclr_bn', folder / 'ipirm_simclr_bn', epochs, seed)
+    encoder = Run(ENCODER, folder / ENCODER, epochs, seed, encoder_options)
     from_encoder = {'model.backbone.init_cfg.checkpoint': encoder}
     cost = _LABELLED_EPOCH_COST
     teacher = Run('teacher', folder / 'teacher', 300, seed, needs=from_encoder, epoch_cost=cost)
-    runs = dict(ipirm_simclr_bn=encoder, teacher=teacher)
+    runs = {ENCODER: encoder, 'teacher': teacher}
     for student in students:
         needs: dict[str, Run] = {}
         if student != 'student_scratch':

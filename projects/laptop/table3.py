@@ -27,7 +27,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmpretrain import get_model
 from rich.console import Console
-from runs import ROOT, Run, table_parser, train_all
+from runs import ENCODER, ROOT, Run, table_parser, train_all
 
 from ipirm_mm import cli
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER, read_fashion_mnist
@@ -35,11 +35,11 @@ from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER, read_fashion_mnist
 # For each method, name and config of its rows.
 METHODS = {
     'simclr': (
-        ('SimCLR', 'simclr'),
-        ('SimCLR, penalty alone', 'penalty_only'),
-        ('SimCLR, random partition', 'random_partition'),
-        ('SimCLR + IP-IRM, report', 'ipirm_simclr_report'),
-        ('SimCLR + IP-IRM, ours', 'ipirm_simclr'),
+        ('SimCLR', 'sum_simclr'),
+        ('SimCLR, penalty alone', 'sum_penalty_only'),
+        ('SimCLR, random partition', 'sum_random_partition'),
+        ('SimCLR + IP-IRM, report', 'sum_report'),
+        ('SimCLR + IP-IRM, ours', ENCODER),
     ),
     'simsiam': (
         ('SimSiam', 'simsiam'),
@@ -152,7 +152,7 @@ def main() -> None:
 
     MMLogger.get_instance('table3', log_level='ERROR')
     test_set = dict(split='full_test', data_root=args.data_root)
-    config = Config.fromfile(ROOT / 'configs/quickstart/simclr.py')
+    config = Config.fromfile(ROOT / 'configs/quickstart/sum_simclr.py')
     rows = []
     with console.status('evaluating'):
         results: dict[str, list[dict[str, torch.Tensor]]] = {'untrained': []}

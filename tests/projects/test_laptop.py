@@ -94,9 +94,9 @@ def test_chain_of_stage_2(tmp_path):
 
     students = ['student_scratch', 'student_finetuned', 'student_kl']
     chain = distillation_chain(tmp_path, 0, students)
-    assert list(chain) == ['ipirm_simclr_bn', 'teacher', *students]
+    assert list(chain) == ['ipirm_simclr_sum', 'teacher', *students]
     needs = {name: set(run.needs.values()) for name, run in chain.items()}
-    encoder, teacher = chain['ipirm_simclr_bn'], chain['teacher']
+    encoder, teacher = chain['ipirm_simclr_sum'], chain['teacher']
     assert needs['teacher'] == {encoder} and needs['student_scratch'] == set()
     assert needs['student_finetuned'] == {encoder}
     assert needs['student_kl'] == {encoder, teacher}

@@ -1,0 +1,15 @@
+# Stage I at a laptop's scale, the report's recipe with the network, temperature and crops of
+# ipirm_simclr_sum.py: K = 2, partitions that maximize Eq. 3, weight 0.2 from the start, a new
+# partition at regular intervals, and all partitions kept.
+_base_ = ['ipirm_simclr_sum.py']
+
+model = dict(num_subsets=2, head=dict(irm_weight=0.2, irm_warmup_epochs=0))
+custom_hooks = [
+    dict(
+        type='PartitionUpdateHook',
+        interval=5,
+        # Smaller blocks than by default: seconds on two cores.
+        solver=dict(strategy='local', irm_weight=0.5, block_size=1000),
+    ),
+    _base_.knn_hook,
+]
