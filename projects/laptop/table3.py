@@ -41,6 +41,14 @@ METHODS = {
         ('SimCLR + IP-IRM, report', 'sum_report'),
         ('SimCLR + IP-IRM, ours', ENCODER),
     ),
+    # The older recipe, with the mean over 20 subsets and group normalization.
+    'simclr_mean': (
+        ('SimCLR, mean', 'simclr'),
+        ('SimCLR, mean, penalty alone', 'penalty_only'),
+        ('SimCLR, mean, random partition', 'random_partition'),
+        ('SimCLR, mean + IP-IRM, report', 'ipirm_simclr_report'),
+        ('SimCLR, mean + IP-IRM, older', 'ipirm_simclr'),
+    ),
     'simsiam': (
         ('SimSiam', 'simsiam'),
         ('SimSiam, penalty alone', 'simsiam_penalty_only'),
