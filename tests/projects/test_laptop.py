@@ -22,7 +22,7 @@ FOLDER = Path(__file__).resolve().parents[2] / 'projects/laptop'
 def _importable(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ('runs', 'evaluation', 'glyphs'):
+    for name in ('runs', 'evaluation', 'glyphs', 'demo'):
         sys.modules.pop(name, None)
 
 
@@ -238,3 +238,42 @@ def test_missing_data_of_glyphs(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['glyphs.py', '--data', str(tmp_path / 'none.npz')])
     with pytest.raises(glyphs.UserError, match='none.npz is missing: make it by python tools/'):
         glyphs.main()
+
+
+def test_functions_run_in_processes_in_order():
+    from math import sqrt
+
+    from runs import map_processes
+
+    assert map_processes(sqrt, [4.0, 9.0, 16.0]) == [2.0, 3.0, 4.0]
+
+
+def test_rows_of_the_demo_are_means_over_seeds(monkeypatch):
+    """A row of several seeds has the mean and the range, a row of one seed no range."""
+    import demo
+
+    def rates(of):
+        value = dict(a=40.0, b=50.0, c=54.0).get(of, 30.0)
+        return dict(knn=value, shifted=value + 1)
+
+    monkeypatch.setattr(demo, 'map_processes', lambda function, items: list(map(rates, items)))
+    rows = demo.encoder_rows({'one': ['a'], 'two': ['b', 'c']}, 7)
+    assert rows == [
+        dict(name='untrained', knn=30.0, shifted=31.0),
+        dict(name='one', knn=40.0, shifted=41.0),
+        dict(name='two', knn=52.0, shifted=53.0, range='51.0 to 55.0'),
+    ]
+
+
+def test_configs_of_the_demo_are_of_one_family():
+    """Rows are compared, so they differ from the recipe only in its partitions and its penalty."""
+    import demo
+    from runs import ENCODER, ROOT
+
+    def network(name):
+        config = Config.fromfile(ROOT / f'configs/quickstart/{name}.py')
+        head = {k: v for k, v in config.model.head.items() if not k.startswith('irm_w')}
+        return config.model.backbone, config.model.neck, head, config.data_preprocessor
+
+    for _, name, _ in demo.METHODS:
+        assert network(name) == network(ENCODER)
