@@ -268,6 +268,7 @@ def distillation_chain(
     students: Sequence[str],
     epochs: int = 20,
     encoder_options: Sequence[str] = (),
+    labelled_options: Sequence[str] = (),
 ) -> dict[str, Run]:
     """Encoder, teacher and students of Stage II.
 
@@ -278,6 +279,7 @@ def distillation_chain(
             controls without a teacher.
         epochs: Epochs of the encoder. Defaults to 20.
         encoder_options: Further ``key=value`` for the encoder. Defaults to none.
+        labelled_options: The same for teacher and students. Defaults to none.
 
     Returns:
         The runs by the names of their configs.
@@ -285,7 +287,11 @@ def distillation_chain(
     encoder = Run(ENCODER, folder / ENCODER, epochs, seed, encoder_options)
     from_encoder = {'model.backbone.init_cfg.checkpoint': encoder}
     cost = _LABELLED_EPOCH_COST
-    teacher = Run('teacher', folder / 'teacher', 300, seed, needs=from_encoder, epoch_cost=cost)
+
+    def labelled(config: str, epochs: int, needs: dict[str, Run]) -> Run:
+        return Run(config, folder / config, epochs, seed, labelled_options, needs, cost)
+
+    teacher = labelled('teacher', 300, from_encoder)
     runs = {ENCODER: encoder, 'teacher': teacher}
     for student in students:
         needs: dict[str, Run] = {}
@@ -293,7 +299,7 @@ def distillation_chain(
             needs.update(from_encoder)
             if student != 'student_finetuned':
                 needs['model.teacher.checkpoint'] = teacher
-        runs[student] = Run(student, folder / student, 100, seed, needs=needs, epoch_cost=cost)
+        runs[student] = labelled(student, 100, needs)
     return runs
 
 

@@ -11,6 +11,9 @@ changed.
 not have:
 
     python projects/laptop/table4.py --students student_kl student_dkd student_dist
+
+--lr gives teacher and students another learning rate; to choose settings, use --split val and
+seeds that are not reported.
 """
 
 from __future__ import annotations
@@ -76,6 +79,18 @@ def parse_args() -> argparse.Namespace:
         help='rows of the table, by the names of their configs in configs/quickstart; the control '
         f'{CONTROL} is always there (default: the rows of the report and the controls)',
     )
+    parser.add_argument(
+        '--lr',
+        type=float,
+        help='learning rate of teacher and students (default: that of the configs)',
+    )
+    parser.add_argument(
+        '--split',
+        nargs='+',
+        choices=['val', 'test'],
+        default=['val', 'test'],
+        help='images that accuracies are of (default: val test)',
+    )
     return parser.parse_args()
 
 
@@ -86,13 +101,15 @@ def main() -> None:
         (title, name) for title, name in (*STUDENTS, *FURTHER) if name in (CONTROL, *args.students)
     ]
     names = [name for _, name in students]
+    rate = [] if args.lr is None else [f'optim_wrapper.optimizer.lr={args.lr}']
     chains = [
-        distillation_chain(args.work_dir / f'seed_{seed}', seed, names) for seed in args.seeds
+        distillation_chain(args.work_dir / f'seed_{seed}', seed, names, labelled_options=rate)
+        for seed in args.seeds
     ]
     train_all([run for chain in chains for run in chain.values()], console)
 
     MMLogger.get_instance('table4', log_level='ERROR')
-    test_set = dict(split=['val', 'test'])
+    test_set = dict(split=args.split)
     with console.status('evaluating'):
         accuracy = {
             name: np.array(
