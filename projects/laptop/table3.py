@@ -54,26 +54,26 @@ METHODS = {
         ('SimSiam, penalty alone', 'simsiam_penalty_only'),
         ('SimSiam, random partition', 'simsiam_random_partition'),
         ('SimSiam + IP-IRM, report', 'ipirm_simsiam_report'),
-        ('SimSiam + IP-IRM, ours', 'ipirm_simsiam'),
+        ('SimSiam + IP-IRM, older', 'ipirm_simsiam'),
     ),
     # The report has no recipe for these.
     'mocov3': (
         ('MoCo v3', 'mocov3'),
         ('MoCo v3, penalty alone', 'mocov3_penalty_only'),
         ('MoCo v3, random partition', 'mocov3_random_partition'),
-        ('MoCo v3 + IP-IRM, ours', 'ipirm_mocov3'),
+        ('MoCo v3 + IP-IRM, older', 'ipirm_mocov3'),
     ),
     'byol': (
         ('BYOL', 'byol'),
         ('BYOL, penalty alone', 'byol_penalty_only'),
         ('BYOL, random partition', 'byol_random_partition'),
-        ('BYOL + IP-IRM, ours', 'ipirm_byol'),
+        ('BYOL + IP-IRM, older', 'ipirm_byol'),
     ),
     'barlowtwins': (
         ('Barlow Twins', 'barlowtwins'),
         ('Barlow Twins, penalty alone', 'barlowtwins_penalty_only'),
         ('Barlow Twins, random partition', 'barlowtwins_random_partition'),
-        ('Barlow Twins + IP-IRM, ours', 'ipirm_barlowtwins'),
+        ('Barlow Twins + IP-IRM, older', 'ipirm_barlowtwins'),
     ),
 }
 # Rows of the report's Table 3.
