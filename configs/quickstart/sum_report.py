@@ -4,12 +4,4 @@
 _base_ = ['ipirm_simclr_sum.py']
 
 model = dict(num_subsets=2, head=dict(irm_weight=0.2, irm_warmup_epochs=0))
-custom_hooks = [
-    dict(
-        type='PartitionUpdateHook',
-        interval=5,
-        # Smaller blocks than by default: seconds on two cores.
-        solver=dict(strategy='local', irm_weight=0.5, block_size=1000),
-    ),
-    _base_.knn_hook,
-]
+custom_hooks = [_base_.report_hook, _base_.knn_hook]
