@@ -91,6 +91,11 @@ def find_user_error(error: BaseException | None) -> str | None:
             'a checkpoint could not be written whole: the disk is full, or a quota or a limit of '
             'the size of files is reached; free space, and continue with --resume'
         )
+    if isinstance(first, RuntimeError) and 'shared memory' in str(first):
+        return (
+            'the data workers have no room in the shared memory (/dev/shm): give a container more '
+            '(docker run --shm-size=8g), or set num_workers=0 in the data loaders'
+        )
     if isinstance(first, (pickle.UnpicklingError, EOFError)):
         # Not PyTorch's advice weights_only=False, which lets a file run code.
         reason = refused_name(first)

@@ -375,6 +375,20 @@ def test_a_classifier_without_its_head_is_not_tested(tmp_path):
     run_tool('tools/test.py', config, tmp_path / 'ddp.pth', *given)
 
 
+@pytest.mark.parametrize(
+    'text',
+    [
+        'unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)',
+        'DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that '
+        "dataloader's workers are out of shared memory. Please try to raise your shared memory "
+        'limit.',
+    ],
+)
+def test_missing_shared_memory_is_said(text):
+    error = RuntimeError('Caught RuntimeError in DataLoader worker process 0.\n' + text)
+    assert '/dev/shm' in find_user_error(error) and 'num_workers=0' in find_user_error(error)
+
+
 def test_labels_without_an_output_and_unknown_metrics_are_said():
     try:
         torch.nn.functional.cross_entropy(torch.zeros(1, 3), torch.tensor([5]))
