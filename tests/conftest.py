@@ -18,7 +18,12 @@ TRAINED = ('stage_one', 'chain', 'classifiers')
 def pytest_configure(config):
     """Register everything once, as `default_scope` of a config does: MMPretrain's names first."""
     if config.getoption('dist', 'no') != 'no' and not hasattr(config, 'workerinput'):
-        return  # the process that deals tests out to the workers of pytest-xdist runs none
+        # The process that deals tests out to the workers of pytest-xdist runs none. It writes the
+        # cache of yapf (an import of mmengine), which yapf makes visible before it has written it:
+        # of two workers that start on a fresh machine one could read an empty file.
+        import yapf.yapflib.yapf_api  # noqa: F401
+
+        return
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Fail to import', UserWarning)  # mmcv-lite lacks ops
         import torch

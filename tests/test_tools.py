@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -191,6 +192,36 @@ def test_slurm_scripts_hand_everything_to_srun(tmp_path, tool, fourth):
     assert handed[at + 1 :] == expected
     short = subprocess.run(['bash', str(script), 'gpu'], capture_output=True, text=True)
     assert short.returncode == 2 and f'usage: slurm_{tool}.sh PARTITION' in short.stderr
+
+
+@pytest.mark.parametrize(
+    'script,arguments',
+    [
+        ('dist_train.sh', ['config.py', '2']),
+        ('dist_test.sh', ['config.py', 'checkpoint.pth', '2']),
+        ('slurm_train.sh', ['gpu', 'job', 'config.py', 'work_dir']),
+    ],
+)
+def test_processes_start_with_a_whole_cache_of_yapf(script, arguments, tmp_path):
+    """On a fresh machine, the import of mmengine in one of several processes could fail."""
+    size = 'stat -c %s "$XDG_CACHE_HOME"/YAPF/*/PatternGrammar*\n'
+    python = f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\n{size}'
+    for name, text in {'python': python, 'srun': f'#!/bin/sh\n{size}'}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+        'XDG_CACHE_HOME': str(tmp_path / 'cache'),
+    }
+    environment.pop('PYTHON', None)
+    finished = subprocess.run(
+        ['bash', str(ROOT / 'tools' / script), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert int(finished.stdout) > 0, finished.stderr
 
 
 @pytest.mark.parametrize('name', ['model.losses.stages', 'model.losses.3.stages'])

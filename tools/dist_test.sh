@@ -13,6 +13,9 @@ processes=$3
 shift 3
 here=$(cd "$(dirname "$0")" && pwd)
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
+# yapf, which mmengine imports, makes its cache visible before it has written it: processes that
+# start together on a fresh machine could read an empty file. One process writes it here first.
+"${PYTHON:-python}" -c 'import yapf.yapflib.yapf_api'
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
     --node-rank="${NODE_RANK:-0}" \

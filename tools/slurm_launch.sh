@@ -22,6 +22,10 @@ gpus=${GPUS:-8}
 per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 here=$(cd "$(dirname "$0")" && pwd)
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
+# yapf, which mmengine imports, makes its cache visible before it has written it: processes that
+# start together on a fresh machine could read an empty file. One process writes it here first;
+# where only the tasks have this Python (a container in SRUN_ARGS), it cannot.
+"${PYTHON:-python}" -c 'import yapf.yapflib.yapf_api' 2> /dev/null || true
 # shellcheck disable=SC2086  # SRUN_ARGS holds several flags
 exec srun -p "$partition" \
     --job-name="$job_name" \
