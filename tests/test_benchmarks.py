@@ -156,6 +156,7 @@ def test_benchmarks(name, options, rows, monkeypatch):
                 assert row.work.operations > 0 and row.work.bytes > 0, row.name
 
 
+@pytest.mark.slow
 def test_cost_model(monkeypatch, capsys):
     import cost_model
 

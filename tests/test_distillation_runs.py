@@ -58,8 +58,13 @@ def chain(tmp_path_factory):
     [
         # What the launcher adds does not depend on the losses: one start by it is enough.
         ('crd_kl', launch),
-        # DKD is a mean over images as KL is.
-        *((student, fork_ranks) for student in STUDENTS[:-1] if student != 'dkd'),
+        # The one with connectors of its own, which are trained too.
+        ('ofd', fork_ranks),
+        *(
+            pytest.param(student, fork_ranks, marks=pytest.mark.slow)
+            for student in STUDENTS[:-1]
+            if student != 'ofd'
+        ),
         *(pytest.param(student, launch, marks=pytest.mark.slow) for student in STUDENTS[:-1]),
     ],
 )
@@ -107,7 +112,7 @@ def test_two_processes_train_like_one(chain, tmp_path, student, start):
     [
         ('kl', run_tool),
         ('ofd', run_tool),
-        ('crd_kl', run_python),
+        pytest.param('crd_kl', run_python, marks=pytest.mark.slow),
         # Without a state of their own, as KL.
         *(pytest.param(name, run_tool, marks=pytest.mark.slow) for name in ('dkd', 'dist')),
     ],

@@ -61,7 +61,7 @@ GROUP_NORM = (
 @pytest.mark.parametrize(
     'base,options,start',
     [
-        pytest.param(STAGE_ONE, (), launch, id='simclr'),
+        pytest.param(STAGE_ONE, (), launch, id='simclr', marks=pytest.mark.slow),
         pytest.param(SIMSIAM, GROUP_NORM, fork_ranks, id='simsiam', marks=pytest.mark.slow),
         # What the launcher adds does not depend on the method.
         pytest.param(SIMSIAM, GROUP_NORM, launch, id='simsiam, launched', marks=pytest.mark.slow),
@@ -98,8 +98,11 @@ def test_two_processes_start_like_one_in_single_precision(stage_one, tmp_path):
 
 @pytest.mark.parametrize(
     'tool,resume',
-    [('tools/train.py', run_python), (MIM / 'tools/train.py', run_tool)],
-    ids=['ours', 'mmpretrain'],
+    [
+        # Signals and resuming by our tool: tests/test_exact_resume.py.
+        pytest.param('tools/train.py', run_python, id='ours', marks=pytest.mark.slow),
+        pytest.param(MIM / 'tools/train.py', run_tool, id='mmpretrain'),
+    ],
 )
 def test_resume_between_updates_continues_the_run(stage_one, tmp_path, tool, resume):
     train_stage_one(tmp_path, 'train_cfg.max_epochs=3', tool=tool)

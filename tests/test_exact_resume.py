@@ -130,6 +130,7 @@ def test_dropout_repeats_after_a_signal_and_after_an_evaluation(tmp_path):
     same_training(checkpoint(tmp_path / 'run', 3), checkpoint(tmp_path / 'whole', 3))
 
 
+@pytest.mark.slow
 def test_stage_two_stopped_by_a_signal(tmp_path):
     """Student, memories of CRD and constants of the loss go on within an epoch."""
     options = (

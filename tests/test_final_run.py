@@ -134,6 +134,7 @@ def predict(folder, name, out, *flags, check=True):
     return run_tool('tools/test.py', *given, '--work-dir', folder / 'run', check=check)
 
 
+@pytest.mark.slow
 def test_weights_of_members_of_train_reach_their_final_versions(challenge, members, tmp_path):
     """In any order; by files of predictions and by a config; to a submission the server knows."""
     names = ('w.json', 'out.pkl', 'again.pkl', 's.csv')

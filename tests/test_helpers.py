@@ -37,6 +37,7 @@ def script(tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_a_fork_is_like_a_new_process(script):
     path = script()
     reports = []

@@ -163,6 +163,7 @@ def test_ensemble_of_files(classifiers, tmp_path):
     assert accuracy_of(finished, 'ensemble of 2, mean')[4:] == ['+0.00', '+0.00', 'to', '+0.00']
 
 
+@pytest.mark.slow
 def test_weights_are_fitted_on_another_split_saved_and_used_again(classifiers, tmp_path):
     members = [classifiers / 'a_test.pkl', classifiers / 'b_test.pkl']
     val = [classifiers / 'a_val.pkl', classifiers / 'b_val.pkl']
@@ -217,6 +218,7 @@ def test_ensemble_runs_checkpoints_itself(classifiers, tmp_path):
     fails_with(tool('ensemble', SCRATCH, check=False), 'is a config: give its checkpoint too')
 
 
+@pytest.mark.slow
 def test_ensemble_as_a_config(classifiers, tmp_path):
     """One command gives what files of predictions with the same flips give."""
     config = tmp_path / 'ensemble.py'
@@ -246,6 +248,7 @@ def test_ensemble_as_a_config(classifiers, tmp_path):
     fails_with(tool('test', SCRATCH, check=False), 'is no ensemble: give its checkpoint')
 
 
+@pytest.mark.slow
 def test_search_gives_what_the_test_tool_gives(classifiers, tmp_path):
     checkpoint = classifiers / 'a/epoch_8.pth'
     search = ['search_tta', SCRATCH, checkpoint, '--work-dir', tmp_path, '--rows', '99']

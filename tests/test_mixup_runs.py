@@ -34,7 +34,8 @@ MIXED = (
 
 
 @pytest.mark.parametrize(
-    'more,subsets', [((), 20), pytest.param(MIXED, 2, marks=pytest.mark.slow)]
+    'more,subsets',
+    [pytest.param((), 20, marks=pytest.mark.slow), pytest.param(MIXED, 2, marks=pytest.mark.slow)],
 )
 def test_two_processes_and_a_resumed_run_train_like_one(tmp_path, more, subsets):
     """In double precision: rounding differs between one sum and two halves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from helpers import ROOT, SMALL_STAGE_ONE, checkpoint, run_tool
 
 OLD = """
@@ -49,6 +50,7 @@ RENAMED = dict(
 )
 
 
+@pytest.mark.slow
 def test_a_config_of_the_old_spelling_trains_like_one_of_the_new(tmp_path):
     states = []
     for name, text in (('old', OLD), ('new', NEW)):

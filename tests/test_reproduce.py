@@ -124,6 +124,7 @@ def test_page_has_the_commands_of_the_tool(full_chain):
     assert not missing, 'renew docs/reproduce.md by python docs/list_reproduction.py'
 
 
+@pytest.mark.slow
 def test_from_the_lists_to_a_submission(tmp_path):
     """One student of the smallest chain: data, Stage I, teacher, student, views, submission."""
     challenge = make_challenge(tmp_path / 'challenge', classes=6, per_class=6)

@@ -149,7 +149,7 @@ def expected_view(index, passes, pipeline=ONE_VIEW):
 
 
 @pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_each_pass_of_a_loop_of_iterations_has_its_own_draws(tmp_path, sampler, workers):
     """Also where a pass ends within a batch, and where workers load in advance."""
     batches = 6
@@ -170,6 +170,7 @@ def test_each_pass_of_a_loop_of_iterations_has_its_own_draws(tmp_path, sampler, 
     assert set(counts.values()) <= {2, 3}
 
 
+@pytest.mark.slow
 def test_a_resumed_loop_of_iterations_sees_what_an_uninterrupted_one_sees(tmp_path):
     given = dict(
         dataset=fashion(), hooks=[dict(type='SetEpochHook')], sampler=dict(type='InfiniteSampler')

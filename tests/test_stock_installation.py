@@ -61,6 +61,7 @@ def installation(request, tmp_path):
     return python, copy
 
 
+@pytest.mark.slow
 def test_quickstart_trains_resumes_and_tests(installation, tmp_path):
     python, stock = installation
     config = stock / 'configs/ipirm/quickstart/ipirm_simclr_report.py'

@@ -39,7 +39,7 @@ def work(rank, folder, failed):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize('failed', [False, True])
+@pytest.mark.parametrize('failed', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_others_wait_longer_than_the_timeout(tmp_path, failed):
     mp.spawn(work, (tmp_path, failed), nprocs=2)
     assert (tmp_path / 'waited').exists()

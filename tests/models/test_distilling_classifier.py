@@ -270,6 +270,7 @@ def test_loss_is_the_weighted_sum(checkpoint):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_compiled_model_trains_alike(checkpoint):
     """With `torch.compile`, as MMEngine's option `compile` asks for it."""
     losses = [dict(type=name) for name in ('LogitKL', 'FeatureKL', 'OFD')]

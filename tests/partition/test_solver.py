@@ -107,7 +107,7 @@ def test_partition_of_several_blocks_holds_in_other_blocks(num_subsets, block_si
 
 
 @pytest.mark.parametrize('num_subsets', [2, 3])
-@pytest.mark.parametrize('block_size', [1000, 120])
+@pytest.mark.parametrize('block_size', [pytest.param(1000, marks=pytest.mark.slow), 120])
 def test_relaxed_balance_keeps_subsets_near_the_bound(num_subsets, block_size):
     """A tight group of images gains more than the balance term subtracts."""
     z1, z2, _ = planted(images=300, strengths=(0.5,))
@@ -127,7 +127,7 @@ def test_relaxed_balance_keeps_subsets_near_the_bound(num_subsets, block_size):
     assert min(free.sizes) < bound
 
 
-@pytest.mark.parametrize('block_size', [1000, 64])
+@pytest.mark.parametrize('block_size', [1000, pytest.param(64, marks=pytest.mark.slow)])
 def test_several_draws_are_averaged(block_size):
     z1, z2, _ = planted(images=160)
     w1, w2, _ = planted(images=160, noise=0.6)

@@ -70,6 +70,7 @@ def test_a_run_depends_on_the_files_that_it_reads(tmp_path):
     assert run.config_path == ROOT / 'configs/glyphs/simclr_glyphs.py'
 
 
+@pytest.mark.slow
 def test_runs_are_trained_and_a_failure_is_told(tmp_path, monkeypatch):
     import runs
     from runs import Run, train_all
