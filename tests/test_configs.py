@@ -58,7 +58,11 @@ STEPPED = (
     'configs/distill/ofd_r50.py',
     'configs/distill/crd_kl_r50.py',
 )
-SMALL_STEPS = ('resnest101', 'seresnext101', 'wide_resnet101')
+SMALL_STEPS = (
+    'resnest101',
+    'seresnext101',
+    pytest.param('wide_resnet101', marks=pytest.mark.slow),
+)
 # OFD on the backbones of Table 1, which `make test` steps and builds for one family.
 OFD_LAST = [path for path in CONFIGS if re.search(r'/ofd_last_(?!r50)', path)]
 # Full-scale classifiers, which have test-time augmentation at their own resolution.

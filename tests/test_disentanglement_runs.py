@@ -83,7 +83,8 @@ def test_mistakes_are_told(trained):
         assert finished.returncode == 2 and '--factors' in finished.stderr
 
 
-@pytest.mark.parametrize('ranks', [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('ranks', [2, 3])
 def test_the_metric_on_several_ranks_gives_what_one_gives(trained, tmp_path, ranks):
     config = tmp_path / 'metric.py'
     config.write_text(
