@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+# The site, the export of models and the libraries that read them, for docs and test-all.
+EXTRAS := $(VENV)/extras-installed
 # The maintained fork of the OpenMMLab packages, for test-all.
 ONEDL := .venv-onedl
 export MPLBACKEND := Agg
@@ -12,7 +14,7 @@ export MPLBACKEND := Agg
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=10
 test test-all: export OMP_NUM_THREADS := 1
 
-.PHONY: help demo bench test test-all lint format clean
+.PHONY: help demo bench test test-all docs lint format clean
 
 help:
 	@echo 'make demo      train SimCLR, IP-IRM and controls on the embedded images; table and page'
@@ -43,8 +45,12 @@ bench: $(STAMP)
 test: $(STAMP)
 	$(PYTEST) -m 'not slow' $(ARGS)
 
-test-all: $(STAMP) $(ONEDL)/installed
+test-all: $(STAMP) $(EXTRAS) $(ONEDL)/installed
 	IPIRM_ONEDL_PYTHON=$(ONEDL)/bin/python $(PYTEST) $(ARGS)
+
+$(EXTRAS): $(STAMP) requirements/extras.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements/extras.txt
+	@touch $@
 
 $(ONEDL)/installed: requirements/onedl.txt
 	@echo 'Installing the fork into $(ONEDL) (once) ...'
