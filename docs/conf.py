@@ -59,13 +59,11 @@ html_show_sphinx = False
 copybutton_exclude = '.linenos, .gp, .go'
 
 
-def keep_public(app, what, name, obj, skip, options):
-    """Keep what a package exports, also constants; leave out the aliases of named tuples."""
-    if what == 'module' and name in getattr(ipirm_mm, '__all__', ()):
-        return False
+def leave_out_aliases(app, what, name, obj, skip, options):
+    """Leave out the fields of named tuples; `Attributes:` of their docstrings has them."""
     return True if (getattr(obj, '__doc__', None) or '').startswith('Alias for field') else None
 
 
 def setup(app):
     """Connect the handler."""
-    app.connect('autodoc-skip-member', keep_public)
+    app.connect('autodoc-skip-member', leave_out_aliases)

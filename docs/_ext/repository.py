@@ -112,6 +112,8 @@ def translate_page(places: dict[str, str], names: dict[str, str]) -> Callable:
     """Make the handler that rewrites links of the pages of ``docs``."""
 
     def translate_source(app: Sphinx, docname: str, source: list[str]) -> None:
+        if docname == 'index' and (ROOT / 'docs/own_images.md').is_file():
+            source[0] = source[0].replace('\ninstall\ndemo\n', '\ninstall\ndemo\nown_images\n')
         if not docname.startswith('_repository'):
             source[0] = translate(source[0], f'docs/{docname}.md', places, names)
 
