@@ -41,5 +41,7 @@ def visit_displayed(self: Any, node: nodes.math_block) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the renderer and choose it."""
     app.add_html_math_renderer('mathml', (visit_math, None), (visit_displayed, None))
-    app.connect('config-inited', lambda app, config: setattr(config, 'html_math_renderer', 'mathml'))
+    app.connect(
+        'config-inited', lambda app, config: setattr(config, 'html_math_renderer', 'mathml')
+    )
     return {'parallel_read_safe': True, 'parallel_write_safe': True}

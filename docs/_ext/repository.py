@@ -128,7 +128,9 @@ def link_names(names: dict[str, str]) -> Callable:
             return
         for literal in list(document.findall(nodes.literal)):
             name = literal.astext().removesuffix('()')
-            inside = isinstance(literal.parent, (nodes.reference, addnodes.pending_xref, nodes.title))
+            inside = isinstance(
+                literal.parent, (nodes.reference, addnodes.pending_xref, nodes.title)
+            )
             if name not in names or inside:
                 continue
             reference = addnodes.pending_xref(
