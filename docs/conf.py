@@ -49,6 +49,7 @@ python_use_unqualified_type_names = True
 add_module_names = False
 toc_object_entries_show_parents = 'hide'
 
+html_math_renderer = 'mathml'
 html_theme = 'furo'
 html_title = f'{ipirm_mm.__name__} {release}'
 html_static_path = ['_static']

@@ -36,6 +36,10 @@ PACKAGES = (
     'utils',
 )
 LINK = re.compile(r'(?P<before>\[(?P<text>[^\]]*)\]\()(?P<target>[^)\s]+)\)')
+# In the text, these are keys of configs.
+CONFIG_KEYS = {'tta_pipeline'}
+# What a name may stand in without becoming a link.
+LEFT_ALONE = (nodes.reference, nodes.title, addnodes.pending_xref)
 FENCE = re.compile(r'^(```.*?^```\n)', re.M | re.S)
 
 
@@ -113,7 +117,7 @@ def translate_page(places: dict[str, str], names: dict[str, str]) -> Callable:
 
     def translate_source(app: Sphinx, docname: str, source: list[str]) -> None:
         if docname == 'index' and (ROOT / 'docs/own_images.md').is_file():
-            source[0] = source[0].replace('\ninstall\ndemo\n', '\ninstall\ndemo\nown_images\n')
+            source[0] = source[0].replace('\ndata\n', '\nown_images\ndata\n')
         if not docname.startswith('_repository'):
             source[0] = translate(source[0], f'docs/{docname}.md', places, names)
 
@@ -128,10 +132,7 @@ def link_names(names: dict[str, str]) -> Callable:
             return
         for literal in list(document.findall(nodes.literal)):
             name = literal.astext().removesuffix('()')
-            inside = isinstance(
-                literal.parent, (nodes.reference, addnodes.pending_xref, nodes.title)
-            )
-            if name not in names or inside:
+            if name not in names or name in CONFIG_KEYS or isinstance(literal.parent, LEFT_ALONE):
                 continue
             reference = addnodes.pending_xref(
                 '',
