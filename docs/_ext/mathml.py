@@ -26,6 +26,7 @@ def to_mathml(latex: str, display: str) -> str:
     """
     latex = re.sub(r'\s+', ' ', latex).strip()
     latex = re.sub(r'\\log\s+(?=[a-zA-Z]|\\(?:frac|sum|hat))', r'\\log\\, ', latex)
+    latex = re.sub(r'(\\text\{[^{}]*?)\\_', r'\1_', latex)
     latex = re.sub(r'\\[lr]Vert\b', r'\\|', latex)  # which the converter does not know
     if '\\\\' in latex and '\\begin' not in latex:
         latex = rf'\begin{{aligned}}{latex}\end{{aligned}}'
