@@ -30,8 +30,10 @@ if importlib.util.find_spec('mmengine') is not None:
     compat.check_packages()
     compat.apply_bridges()
 
-    from . import datasets, engine, evaluation, models, resources, visualization
+    from . import apis, datasets, engine, evaluation, models, resources, visualization
+    from .apis import distill, predict, pretrain
 
     engine.apply_bridges()
     resources.register_models()
-    __all__ += ['datasets', 'engine', 'evaluation', 'models', 'resources', 'visualization']
+    __all__ += ['apis', 'datasets', 'engine', 'evaluation', 'models', 'resources']
+    __all__ += ['visualization', 'distill', 'predict', 'pretrain']

@@ -21,6 +21,7 @@ LAYERS = (
     ('evaluation', 'visualization'),
     ('engine',),
     (
+        'apis',
         'cli',
         'cli_encoders',
         'doctor',

@@ -15,7 +15,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressBar:
-    """Progress of one task, shown by rank 0 only.
+    """Progress of one task, shown by rank 0 only. A task within another one shows no second bar.
 
     .. code-block:: python
 
@@ -26,13 +26,21 @@ class ProgressBar:
         description: Name of the task.
     """
 
+    _any_shown = False
+
     def __init__(self, description: str) -> None:
         self.description = description
         self._rich: Progress | None = None
 
+    @property
+    def shown(self) -> bool:
+        """Whether there is a bar on the terminal; else there are lines in the log."""
+        return self._rich is not None
+
     def __enter__(self) -> ProgressBar:
         self._began = self._last = time.monotonic()
-        if is_main_process() and sys.stderr.isatty():
+        if is_main_process() and sys.stderr.isatty() and not ProgressBar._any_shown:
+            ProgressBar._any_shown = True
             self._rich = Progress(
                 TextColumn('{task.description}'),
                 BarColumn(),
@@ -73,3 +81,5 @@ class ProgressBar:
     ) -> None:
         if self._rich is not None:
             self._rich.stop()
+            self._rich = None
+            ProgressBar._any_shown = False
