@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,8 +184,6 @@ def test_an_interrupted_run_goes_on_and_the_config_trains_alike(folder, trained,
         'runs.add_training_hooks = lambda r: (r.register_hook(Stop()), add(r))\n'
         f'ipirm_mm.pretrain({str(folder)!r}, sys.argv[1], epochs=2, **{SMALL!r})\n'
     )
-    import sys
-
     run = tmp_path / 'run'
     command = [sys.executable, '-W', 'ignore', '-c', code, str(run)]
     stopped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -221,8 +220,11 @@ def test_distill_and_predict(folder, trained, tmp_path, loss):
     assert sum(found[0]['scores']) == pytest.approx(1, abs=1e-5)
     merged = ipirm_mm.predict(folder / 'red', tmp_path, tta_crops='ten', topk=1)
     assert len(merged) == 20 and len(merged[0]['labels']) == 1
-    output = run_tool('tools/test.py', tmp_path / 'student.py', student).stdout
-    assert 'accuracy/top1' in output
+    for flags in ((), ('--tta-crops', 'ten')):  # its data set is within a wrapper
+        output = run_tool('tools/test.py', tmp_path / 'student.py', student, *flags).stdout
+        assert 'accuracy/top1' in output
+    output = run_tool('tools/search_tta.py', tmp_path / 'student/config.py', student).stdout
+    assert 'ten' in output
 
 
 def test_distill_says_what_it_needs(folder, tmp_path):

@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 from ipirm_mm import cli
-from ipirm_mm.datasets import EXTENSIONS, LoadImage, is_image
+from ipirm_mm.datasets import EXTENSIONS, LoadImage, is_image, one_pipeline
 from ipirm_mm.errors import UserError
 from ipirm_mm.models.tta import CROPS, VIEW_POLICIES, ScoreMergingTTA, tta_pipeline
 from ipirm_mm.models.utils import class_names, label_rule, load_classifier
@@ -159,7 +159,7 @@ def load_predictor(
         UserError: If a checkpoint is missing or superfluous, or a file cannot be read.
     """
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    pipeline = cfg.test_dataloader.dataset.pipeline
+    pipeline = one_pipeline(cfg.get('test_dataloader'), f'{config}: test_dataloader')
     names: tuple[str, ...] | None
     if type_name(cfg.model.type) == 'EnsembleClassifier':
         if checkpoint or tta_crops:

@@ -112,17 +112,19 @@ def _refuse_other(path: Path, text: str) -> None:
     now = Config.fromstring(text, '.py')
     names = [name for name in _SECTIONS if before.get(name) != now.get(name)]
     if names:
+        # The page repeats the settings; say first where they act.
+        name = next((name for name in names if name != 'custom_hooks'), names[0])
+        difference = _first_difference(before.get(name), now.get(name), name)
         raise UserError(
-            f'{path} is of a training with other settings or images '
-            f'({_first_difference(before, now)}): to go on with that one use `python -m ipirm_mm '
-            f'train {path} --work-dir {path.parent} --resume`; for a new one choose another out, '
-            f'or remove {path.parent}'
+            f'{path} is of a training with other settings or images ({difference}): to go on with '
+            f'that one use `python -m ipirm_mm train {path} --work-dir {path.parent} --resume`; for a new '
+            f'one choose another out, or remove {path.parent}'
         )
 
 
-def _first_difference(before: Any, now: Any, name: str = '') -> str:
+def _first_difference(before: Any, now: Any, name: str) -> str:
     """The first setting in which two configs differ, with both values."""
-    if isinstance(before, (dict, Config)) and isinstance(now, (dict, Config)):
+    if isinstance(before, dict) and isinstance(now, dict):
         keys = list(dict.fromkeys([*before.keys(), *now.keys()]))
         for key in keys:
             if before.get(key) != now.get(key):
@@ -134,7 +136,7 @@ def _first_difference(before: Any, now: Any, name: str = '') -> str:
     shown = [
         str(value) if len(str(value)) <= 60 else f'{str(value)[:57]}...' for value in (before, now)
     ]
-    return f'{name.lstrip(".")} was {shown[0]} and is now {shown[1]}'
+    return f'{name} was {shown[0]} and is now {shown[1]}'
 
 
 class _ShowProgress(Hook):
