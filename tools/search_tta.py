@@ -265,7 +265,7 @@ def main() -> None:
     for resize, crop_size in itertools.product(args.resize or [None], args.crop_size or [None]):
         views, scores, labels = scores_with('ten', crop_size, resize)
         for crops, policy, found in evaluate(scores, labels, args.policies, rule):
-            size = dict(resize=resize or '-', crop_size=views.crop_size)
+            size = dict(resize=resize or '-', crop_size=views['crop_size'])
             rows.append(dict(**size, crops=crops, policy=policy))
             correct.append(found)
     for row, found in zip(rows, correct):

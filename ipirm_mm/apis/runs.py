@@ -116,9 +116,9 @@ def _refuse_other(path: Path, text: str) -> None:
         name = next((name for name in names if name != 'custom_hooks'), names[0])
         difference = _first_difference(before.get(name), now.get(name), name)
         raise UserError(
-            f'{path} is of a training with other settings or images ({difference}): to go on with '
-            f'that one use `python -m ipirm_mm train {path} --work-dir {path.parent} --resume`; for a new '
-            f'one choose another out, or remove {path.parent}'
+            f'{path} is of a training with other settings or images ({difference}): to go on '
+            f'with that one use `python -m ipirm_mm train {path} --work-dir {path.parent} '
+            f'--resume`; for a new one choose another out, or remove {path.parent}'
         )
 
 
