@@ -26,6 +26,7 @@ LAYERS = (
         'doctor',
         'explain',
         'leaving',
+        'model_card',
         'reproduction',
         '__main__',
         '__init__',

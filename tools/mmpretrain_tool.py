@@ -1,4 +1,4 @@
-"""Run an analysis or visualization tool of MMPretrain, where its own command fails on newer libraries.
+"""Run an analysis or visualization tool of MMPretrain, also with newer libraries than it knows.
 
     python tools/mmpretrain_tool.py NAME ARGUMENTS     e.g. vis_tsne CONFIG --checkpoint FILE
     python tools/mmpretrain_tool.py                    lists the tools
@@ -73,9 +73,9 @@ def bridge_vis_tsne() -> None:
 
 
 def bridge_vis_cam() -> None:
-    """Mend three things: ``pkg_resources``, ``use_cuda``, and images for pipelines without loading.
+    """Mend ``pkg_resources``, ``use_cuda``, and pipelines that do not load their image.
 
-    Setuptools 82 has removed ``pkg_resources``. grad-cam 1.5 has removed ``use_cuda``; it takes the
+    Setuptools 82 has removed ``pkg_resources``, and grad-cam 1.5 ``use_cuda``: it takes the
     model's device. Pipelines of array data sets, which hold their images, do not read a file.
     """
     if importlib.util.find_spec('pkg_resources') is None:
@@ -166,9 +166,7 @@ def main() -> None:
     if name not in tools:
         near = difflib.get_close_matches(name, tools, n=1)
         hint = f'did you mean {near[0]}? ' if near else ''
-        raise UserError(
-            f'MMPretrain has no tool {name}: {hint}they are {", ".join(tools)}'
-        )
+        raise UserError(f'MMPretrain has no tool {name}: {hint}they are {", ".join(tools)}')
     module, package = NEEDED.get(name, ('', ''))
     if module and importlib.util.find_spec(module) is None:
         raise UserError(f'{name} needs {package}, which is missing: pip install {package}')
