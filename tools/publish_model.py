@@ -45,8 +45,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('published'), help='folder to write to')
     parser.add_argument(
         '--results',
-        help='accuracy for the model card: predictions (.pkl) of tools/test.py --out, which give a '
-        'confidence interval, or metrics (.json) of --out-item metrics (default: none is stated)',
+        help='accuracy for the model card: predictions (.pkl) of tools/test.py --out, which give '
+        'a confidence interval, or metrics (.json) of --out-item metrics (default: none)',
     )
     parser.add_argument(
         '--license', help='license of the weights, such as apache-2.0 (default: none is stated)'
