@@ -154,17 +154,19 @@ def publish(files, out, *options, **more):
 
 
 def test_published_files_have_equal_weights_and_a_card(files, tmp_path):
-    safetensors = pytest.importorskip('safetensors.torch')
     pkl = tmp_path / 'predictions.pkl'
     write_predictions(pkl, files / 'student.pth')
     out = tmp_path / 'out'
     publish(files, out, '--results', pkl, '--license', 'apache-2.0')
-    assert {path.suffix for path in out.iterdir()} == {'.pth', '.safetensors', '.py', '.md'}
-    (pth,), (safe,), (card,) = (out.glob(f'*.{end}') for end in ('pth', 'safetensors', 'md'))
-    weights = torch.load(pth, weights_only=True)['state_dict']
-    others = safetensors.load_file(safe)
-    assert weights.keys() == others.keys()
-    assert all(torch.equal(weights[key], others[key]) for key in weights)
+    hashed = [*out.glob('*.pth'), *out.glob('*.safetensors')]
+    if importlib.util.find_spec('safetensors') is not None:  # in make test-all
+        from safetensors.torch import load_file
+
+        weights = torch.load(hashed[0], weights_only=True)['state_dict']
+        others = load_file(hashed[1])
+        assert weights.keys() == others.keys()
+        assert all(torch.equal(weights[key], others[key]) for key in weights)
+    (card,) = out.glob('*.md')
     text = card.read_text()
     _, matter, body = text.split('---\n', 2)
     assert yaml.safe_load(matter) == dict(
@@ -174,7 +176,7 @@ def test_published_files_have_equal_weights_and_a_card(files, tmp_path):
         tags=['image-classification', 'mmpretrain', 'ipirm_mm', 'knowledge-distillation'],
         metrics=['accuracy'],
     )
-    for path in (pth, safe):
+    for path in hashed:
         assert hashlib.sha256(path.read_bytes()).hexdigest() in body
     for part in (
         'data set: `FashionMNIST50`',
