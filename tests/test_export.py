@@ -295,3 +295,45 @@ def test_settings_of_stage_one_are_those_of_the_config():
     assert rows['head.irm_weight'].startswith('0.2')
     assert rows['head.objective'] == 'authors (default)'
     assert rows['partition interval'] == '50'
+
+
+TOOL = ROOT / 'tools/export_model.py'
+NETWORK = dict(
+    backbone=dict(type='SmallConvNet', channels=(8, 16)), neck=dict(type='GlobalAveragePooling')
+)
+
+
+@pytest.mark.parametrize(
+    'head,kind',
+    [
+        ('LinearClsHead', 'softmax'),
+        ('MultiLabelLinearClsHead', 'sigmoid'),
+        ('timm', 'softmax'),
+    ],
+)
+def test_scores_are_those_that_the_classifier_predicts(head, kind):
+    functions = runpy.run_path(str(TOOL))
+    if head == 'timm':
+        pytest.importorskip('timm')
+        model = MODELS.build(dict(type='TimmClassifier', model_name='resnet10t', num_classes=3))
+    else:
+        model = dict(type='ImageClassifier', **NETWORK)
+        model = MODELS.build(dict(model, head=dict(type=head, num_classes=3, in_channels=16)))
+    model.eval()
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = functions['find_kind'](Config(), model, images)
+    assert found == kind
+    with torch.no_grad():
+        scores = functions['Exported'](model, kind, False)(images)
+        predicted = torch.stack([one.pred_score for one in model(images, mode='predict')])
+    torch.testing.assert_close(scores, predicted)
+
+
+def test_heads_without_one_row_of_logits_are_refused():
+    heads = {name: dict(type='LinearClsHead', num_classes=2) for name in ('color', 'shape')}
+    head = dict(type='MultiTaskHead', in_channels=16, task_heads=heads)
+    model = MODELS.build(dict(type='ImageClassifier', **NETWORK, head=head)).eval()
+    with pytest.raises(
+        UserError, match=r'one output per task \(color, shape\): only a classifier'
+    ):
+        runpy.run_path(str(TOOL))['find_kind'](Config(), model, torch.zeros(2, 3, 16, 16))

@@ -115,7 +115,11 @@ class Exported(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if self.normalize:
             images = (images - self.mean) / self.std
-        logits = head_logits(self.model.head, self.model.head(self.model.extract_feat(images)))
+        head = getattr(self.model, 'head', None)
+        if head is None:  # a classifier of timm
+            logits = self.model(images)
+        else:
+            logits = head_logits(head, head(self.model.extract_feat(images)))
         if self.kind is None:
             return logits
         return logits.softmax(1) if self.kind == 'softmax' else logits.sigmoid()
@@ -185,11 +189,24 @@ def find_images(config: Config, model: Any, args: argparse.Namespace) -> tuple[T
     return images if len(images) > 1 else images.repeat(2, 1, 1, 1), source
 
 
+@torch.no_grad()
+def find_kind(config: Config, model: Any, images: Tensor) -> str | None:
+    """How the classifier turns logits into scores, see ``score_kind``; None if it is neither."""
+    head = getattr(model, 'head', None)
+    features = images if head is None else model.extract_feat(images)
+    output = model(images) if head is None else head(features)
+    logits = head_logits(head, output)
+    if logits is None:
+        raise UserError(
+            f'{config.filename} {describe_output(head or model, output)}: only a classifier with '
+            'one row of logits per image can be exported'
+        )
+    return score_kind(head or model, features, logits)
+
+
 def build(config: Config, args: argparse.Namespace) -> tuple[Exported, Tensor, str]:
     """Build what is exported, and the images to check it with."""
     model = load_classifier(config, args.checkpoint).eval()
-    if not hasattr(model, 'head') or model.head is None:
-        raise UserError(f'{config.filename} has a classifier without a head: nothing to export')
     preprocessor = model.data_preprocessor
     if args.normalize and not getattr(preprocessor, '_enable_normalize', False):
         raise UserError(
@@ -202,20 +219,13 @@ def build(config: Config, args: argparse.Namespace) -> tuple[Exported, Tensor, s
     images, source = find_images(config, model, args)
     probe = (images - preprocessor.mean) / preprocessor.std if args.normalize else images
     preprocessor._enable_normalize = normalizes
-    with torch.no_grad():
-        features = model.extract_feat(probe)
-        output = model.head(features)
-        logits = head_logits(model.head, output)
-        if logits is None:
-            raise UserError(
-                f'{config.filename} {describe_output(model.head, output)}: only a classifier '
-                'with one row of logits per image can be exported'
-            )
-        kind = None if args.logits else score_kind(model.head, features, logits)
-    if kind is None and not args.logits:
+    kind = find_kind(config, model, probe)
+    if args.logits:
+        kind = None
+    elif kind is None:
         raise UserError(
-            f'{config.filename} has a {type(model.head).__name__}, whose scores are neither '
-            'softmax nor sigmoid of its logits: export the logits by --logits'
+            f'{config.filename} has a head whose scores are neither softmax nor sigmoid of its '
+            'logits: export the logits by --logits'
         )
     return Exported(model, kind, args.normalize).eval(), images, source
 
