@@ -288,6 +288,27 @@ def test_controls_are_those_of_the_index():
     assert controls_of('none', entries) == []
 
 
+@pytest.mark.parametrize(
+    'name,expected',
+    [
+        ('ipirm_simclr_r50', {'simclr_r50_penalty_only', 'simclr_r50_random_partition'}),
+        (
+            'ipirm_simsiam_r50_ours',
+            {'simsiam_r50_ours_penalty_only', 'simsiam_r50_ours_random_partition'},
+        ),
+        ('ipirm_byol', {'byol', 'byol_penalty_only', 'byol_random_partition'}),
+        ('student_ofd', {'student_scratch', 'student_finetuned'}),
+        ('supervised', set()),
+        ('simclr', set()),
+    ],
+)
+def test_controls_of_our_configs(name, expected):
+    from ipirm_mm.model_card.controls import index_entries
+
+    found = controls_of(name, list(index_entries()))
+    assert {path.rpartition('/')[2].removesuffix('.py') for path, _ in found} == expected
+
+
 def test_settings_of_stage_one_are_those_of_the_config():
     config = Config.fromfile(ROOT / 'configs/ipirm_simclr_r50.py')
     rows = dict(stage_one_settings(Training('x', '', dict(config._cfg_dict))))

@@ -17,7 +17,7 @@ from .training import Training, start_of
 
 def control_lines(training: Training) -> list[str]:
     """Controls of the config in the repository's index, and whether it is one itself."""
-    entries = list(_entries())
+    entries = list(index_entries())
     own = next((one for one in entries if one[0] == training.name), None)
     if own is not None and own[1].startswith('Control'):
         return [f'This config is itself a control: {own[1]}.']
@@ -26,7 +26,9 @@ def control_lines(training: Training) -> list[str]:
     first = start.name if start else Path(path).parent.name
     found += [one for one in controls_of(first, entries) if one not in found]
     if not found:
-        return ['No control was run: the index of configs names none for this one.']
+        return [
+            'No control was run, as far as the index of configs tells: it names none for this one.'
+        ]
     return [
         *(f'- `{path}`: {what}' for path, what in found),
         '',
@@ -38,8 +40,9 @@ def control_lines(training: Training) -> list[str]:
 def controls_of(name: str, entries: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
     """Configs that are controls of another, by what the index says they stand for.
 
-    A control names the config or the row of the report that it is for. A classifier without
-    teacher that names neither is a control of the students with a teacher in its folder.
+    A control names the config, its row of the report, or what it stands for. One that names
+    nothing is for its folder: a classifier without teacher for the students with a teacher, an
+    encoder for the encoders of the same method that have no control of their own.
 
     Args:
         name: Name of the config.
@@ -49,35 +52,42 @@ def controls_of(name: str, entries: Sequence[tuple[str, str, str]]) -> list[tupl
         Path and what it stands for of each control.
     """
     own = next((one for one in entries if one[0] == name), None)
-    if own is None:
+    if own is None or own[1].startswith('Control'):
         return []
-    found = []
-    for _, what, path in entries:
-        if not what.startswith('Control'):
-            continue
-        row = re.search(r'row "[^"]*"', what)
-        if (
-            f' {name}.py' in what
-            or (row is not None and row.group() in own[1])
-            or (
-                re.match(r'Control: [^"]*$', what) is not None
-                and os.path.dirname(path) == os.path.dirname(own[2])
-                and 'without teacher' in what
-                and _has_teacher(own[2])
-            )
-        ):
-            found.append((path, what))
-    return found
+    controls = [(path, what) for _, what, path in entries if what.startswith('Control')]
+    named = [one for one in controls if _names(one[1], name, own[1])]
+    if named:
+        return named
+    folder = os.path.dirname(own[2])
+    near = [one for one in controls if re.match('Control: ', one[1])]
+    near = [one for one in near if os.path.dirname(one[0]) == folder]
+    model = _model(own[2]) if near else {}
+    if model.get('distill_losses'):
+        return [one for one in near if 'without teacher' in one[1]]
+    if model.get('type') in ('ImageClassifier', None):
+        return []
+    return [one for one in near if _model(one[0]).get('type') == model['type']]
 
 
-def _entries() -> Iterator[tuple[str, str, str]]:
-    """Name, what it stands for, and path of each config in the index."""
+def _names(what: str, name: str, stands_for: str) -> bool:
+    """Whether a control names a config, its row of the report, or what it stands for."""
+    row = re.search(r'row "[^"]*"', what)
+    recipe = re.match(r'Control of ([^:]+):', what)
+    return (
+        f' {name}.py' in what
+        or (row is not None and row.group() in stands_for)
+        or (recipe is not None and recipe.group(1).lower() in stands_for.lower())
+    )
+
+
+def index_entries() -> Iterator[tuple[str, str, str]]:
+    """Read the index of configs: name, what it stands for, and path of each."""
     for path in sorted((resource_root() / 'configs').rglob('metafile.yml')):
         for model in (yaml.safe_load(path.read_text(encoding='utf-8')) or {}).get('Models') or []:
             config = model.get('Config', '')
             yield Path(config).stem, (model.get('Metadata') or {}).get('Stands For', ''), config
 
 
-def _has_teacher(path: str) -> bool:
-    model = Config.fromfile(str(resource_root() / path)).get('model') or {}
-    return bool(model.get('distill_losses'))
+def _model(path: str) -> dict:
+    """Settings of the model of a config in the index."""
+    return Config.fromfile(str(resource_root() / path)).get('model') or {}
