@@ -27,6 +27,7 @@ LAYERS = (
         'doctor',
         'explain',
         'leaving',
+        'model_card',
         'reproduction',
         '__main__',
         '__init__',
