@@ -108,6 +108,17 @@ TOOLS = {
         ('@/good.py', '@/classifier.pth', '--out', '@/x.pt2', '--shape', '1', '2', '3'),
         ('@/good.py', '@/classifier.pth', '--out', '@/x.pt2', '--tolerance', '-1'),
     ),
+    'pretrain': (
+        ('--data', '@/none', '--out', '@/x'),
+        ('--data', '@', '--out', '@/x'),
+        ('--data', '@', '--out', '@/../x', '--model', 'resnet19'),
+        ('--data', '@', '--out', '@/../x', '--epochs', 'many'),
+    ),
+    'distill': (
+        ('--data', '@', '--encoder', '@/none.pth', '--out', '@/../x'),
+        ('--data', '@', '--encoder', '@/other.pth', '--out', '@/../x'),
+        ('--data', '@', '--encoder', '@/other.pth', '--out', '@/../x', '--loss', 'dkd'),
+    ),
     'mmpretrain_tool': (('vis_tsnee',), ('no_such_tool', 'a', '--b')),
     'benchmark_ssl': BOTH + (('@/good.py', '@/other.pth', '--k', '0'),),
     'analysis/show_partition': BOTH + (('@/good.py', '@/other.pth', '--per-subset', '0'),),

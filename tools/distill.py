@@ -32,11 +32,11 @@ def parse_args() -> argparse.Namespace:
         '--epochs', type=int, default=100, help='of the teacher and the student (default: 100)'
     )
     for name, text in (
-        ('batch-size', 'images per step (default: 8 to 256, by their number)'),
-        ('image-size', 'side of the crops in pixels (default: 64 to 224, by their sizes)'),
-        ('workers', 'processes that load images (default: one per processor, at most 8)'),
+        ('--batch-size', 'images per step (default: 8 to 256, by their number)'),
+        ('--image-size', 'side of the crops in pixels (default: 64 to 224, by their sizes)'),
+        ('--workers', 'processes that load images (default: one per processor, at most 8)'),
     ):
-        parser.add_argument(f'--{name}', type=int, help=text)
+        parser.add_argument(name, type=int, help=text)
     parser.add_argument('--seed', type=int, default=0, help='seed of both runs (default: 0)')
     parser.add_argument('--amp', action='store_true', help='use automatic mixed precision')
     return parser.parse_args()

@@ -31,13 +31,13 @@ def parse_args() -> argparse.Namespace:
         help='how to train (default: ipirm-simclr)',
     )
     for name, text in (
-        ('epochs', 'passes over the images (default: 100 to 800, by their number)'),
-        ('batch-size', 'images per step (default: 8 to 256, by their number)'),
-        ('image-size', 'side of the crops in pixels (default: 64 to 224, by their sizes)'),
-        ('num-subsets', 'subsets of the partition (default: 2 to 50, by the batch)'),
-        ('workers', 'processes that load images (default: one per processor, at most 8)'),
+        ('--epochs', 'passes over the images (default: 100 to 800, by their number)'),
+        ('--batch-size', 'images per step (default: 8 to 256, by their number)'),
+        ('--image-size', 'side of the crops in pixels (default: 64 to 224, by their sizes)'),
+        ('--num-subsets', 'subsets of the partition (default: 2 to 50, by the batch)'),
+        ('--workers', 'processes that load images (default: one per processor, at most 8)'),
     ):
-        parser.add_argument(f'--{name}', type=int, help=text)
+        parser.add_argument(name, type=int, help=text)
     parser.add_argument(
         '--labels',
         action=argparse.BooleanOptionalAction,
