@@ -79,7 +79,7 @@ def test_sizes_fit_the_images(tmp_path, monkeypatch):
     for number, side in enumerate([30] * 8 + [130] * 12):
         Image.new('RGB', (side, side + 50)).save(tmp_path / f'{number}.png')
     found = read_folder(tmp_path, tmp_path.parent / 'out')
-    assert (found.count, found.classes, found.short_side) == (20, (), 130)
+    assert (found.count, found.classes, found.smallest_class, found.short_side) == (20, (), 0, 130)
     assert choose_image_size(found) == 128
 
 
@@ -87,6 +87,11 @@ def test_folders_are_classes_if_each_image_is_in_one(folder, tmp_path):
     assert read_folder(folder, tmp_path).classes == ('blue', 'red')
     copy = tmp_path / 'copy'
     shutil.copytree(folder, copy)
+    (copy / 'few').mkdir()
+    for number in range(9):
+        Image.new('RGB', (50, 50)).save(copy / f'few/{number}.png')
+    with pytest.raises(UserError, match='3 classes, the smallest of 9 images'):
+        ipirm_mm.pretrain(copy, tmp_path / 'out', labels=True, **SMALL)
     Image.new('RGB', (50, 50)).save(copy / 'loose.png')
     assert read_folder(copy, tmp_path / 'out').classes == ()
     with pytest.raises(UserError, match='labels=True needs each image'):

@@ -60,7 +60,9 @@ def loader(
     return dict(
         batch_size=batch_size,
         num_workers=workers,
-        persistent_workers=workers > 0,
+        # Workers that wait between evaluations would take memory from those of the training.
+        persistent_workers=train and workers > 0,
+        pin_memory=True,  # without a GPU it is left out
         drop_last=train,
         collate_fn=dict(type='default_collate'),
         dataset=dataset,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -29,12 +30,14 @@ class ImageFolder:
         root: The folder, as an absolute path.
         count: Number of images, in folders of any depth.
         classes: Names of its folders, sorted, if each image is in one of at least two; else empty.
+        smallest_class: Number of images of the smallest class; 0 without classes.
         short_side: Median of the shorter sides, in pixels.
     """
 
     root: Path
     count: int
     classes: tuple[str, ...]
+    smallest_class: int
     short_side: int
 
 
@@ -78,11 +81,11 @@ def read_folder(data: str | os.PathLike[str], out: str | os.PathLike[str]) -> Im
             f'data={data} has {len(hidden)} hidden files with the name of an image, such as '
             f'{hidden[0]}: remove them'
         )
-    folders = sorted({path.parts[0] for path in paths if len(path.parts) > 1})
-    labeled = len(folders) > 1 and all(len(path.parts) > 1 for path in paths)
-    return ImageFolder(
-        root, len(paths), tuple(folders) if labeled else (), _short_side(root, paths)
-    )
+    folders = Counter(path.parts[0] for path in paths if len(path.parts) > 1)
+    labeled = len(folders) > 1 and sum(folders.values()) == len(paths)
+    classes = tuple(sorted(folders)) if labeled else ()
+    smallest = min(folders.values()) if labeled else 0
+    return ImageFolder(root, len(paths), classes, smallest, _short_side(root, paths))
 
 
 def _short_side(root: Path, paths: list[Path]) -> int:

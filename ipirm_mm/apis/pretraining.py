@@ -44,6 +44,8 @@ METHODS = {
     'simsiam': 'baselines/simsiam_r50.py',
 }
 _BATCH_OF_RATE = 256
+# With fewer, k-NN could have to name a class that no voting image has.
+LEAST_PER_CLASS = 10
 # Images of the page: their nearest neighbors and their map.
 _SHOWN = 500
 
@@ -96,7 +98,7 @@ def pretrain(
             2 to 50.
         labels: Whether the folders in ``data`` are classes. They are not trained on, but the k-NN
             accuracy of a fifth of the images by the others is shown. Defaults to None: if each
-            image is in one of at least two folders.
+            image is in one of at least two folders of at least 10 images each.
         workers: Processes that load images. Defaults to None: as many as there are processors, at
             most 8.
         seed: Seed of the run. Defaults to 0.
@@ -125,12 +127,15 @@ def pretrain(
     subsets = choose_subsets(settings['batch_size']) if num_subsets is None else num_subsets
     check_whole('num_subsets', subsets, least=2)
     check_whole('seed', seed, least=0)
-    if labels and not folder.classes:
+    enough = folder.smallest_class >= LEAST_PER_CLASS
+    if labels and not enough:
+        found = f'{len(folder.classes)} classes, the smallest of {folder.smallest_class} images'
         raise UserError(
             f'labels=True needs each image of data={data} in one of at least two folders, the '
-            'classes: sort the images, or leave labels out'
+            f'classes, of at least {LEAST_PER_CLASS} images each, but there are {found}: sort the '
+            'images, or leave labels out'
         )
-    classes = folder.classes if labels is not False else ()
+    classes = folder.classes if enough and labels is not False else ()
     cfg = pretraining_config(folder, classes, model, method, settings, subsets, seed)
     cfg.work_dir = str(path)
     encoder = path / PLAIN
