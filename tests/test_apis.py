@@ -213,9 +213,11 @@ def test_other_methods(folder, tmp_path, method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('loss', ['ofd', 'kl'])
-def test_distill_and_predict(folder, trained, tmp_path, loss):
+def test_distill_and_predict(folder, trained, tmp_path, loss, capsys):
     more = dict(loss=loss, epochs=3, **SMALL)
     student = ipirm_mm.distill(folder, tmp_path, trained / 'encoder.pth', **more)
+    table = capsys.readouterr().out
+    assert re.search(r'teacher +\d+\.\d\n *student +\d+\.\d\n', table), table[-500:]
     state = student.read_bytes()
     assert ipirm_mm.distill(folder, tmp_path, trained / 'encoder.pth', **more) == student
     assert student.read_bytes() == state

@@ -18,6 +18,7 @@ from ipirm_mm.models.utils import load_classifier, plain_classifier
 from ipirm_mm.options import check_one_of, check_whole
 from ipirm_mm.resources import SCOPE
 from ipirm_mm.utils import atomic_write, available_processors, check_checkpoint
+from ipirm_mm.visualization import format_table
 
 from .folder_config import (
     MODELS,
@@ -30,7 +31,7 @@ from .folder_config import (
     resized,
 )
 from .image_folder import ImageFolder, choose_batch_size, choose_image_size, read_folder
-from .runs import plain_config, train_in
+from .runs import last_accuracy, plain_config, train_in
 
 # The config that each loss changes; the teacher's is that of the report.
 TEACHER = 'finetune/teacher_r50.py'
@@ -127,13 +128,18 @@ def distill(
 
     teacher = config(TEACHER)
     teacher.work_dir = str(path / 'teacher')
-    train_in(path / 'teacher', plain_config(teacher), f'teacher, {model}', amp)
+    train_in(path / 'teacher', plain_config(teacher), 'teacher', amp)
     student = config(LOSSES[loss])
     student.work_dir = str(path / STUDENT)
     network = dict(plain_classifier(teacher))
     network.pop('data_preprocessor', None)
     student.model.teacher = dict(model=network, checkpoint=_last(path / 'teacher'))
-    train_in(path / STUDENT, plain_config(student), f'student ({loss}), {model}', amp)
+    train_in(path / STUDENT, plain_config(student), 'student', amp)
+    rows = [
+        dict(name=name, accuracy=f'{last_accuracy(path / name):.1f}')
+        for name in ('teacher', STUDENT)
+    ]
+    print(format_table(rows, (('name', ''), ('accuracy', 'accuracy on the fifth held out, %'))))
     return _publish(student, path, folder)
 
 
@@ -183,7 +189,8 @@ def classifier_config(
     cfg.val_dataloader = cfg.test_dataloader = held_out
     cfg.val_evaluator = cfg.test_evaluator = dict(type='Accuracy', topk=topk)
     cfg.val_cfg = cfg.test_cfg = dict()
-    interval = max(epochs // 10, 1)
+    # About ten times, and after the last epoch too: a divisor of their number.
+    interval = max(n for n in range(1, max(epochs // 10, 1) + 1) if epochs % n == 0)
     cfg.train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=interval)
     cfg.optim_wrapper.optimizer.lr *= batch / _BATCH_OF_RATE
     warmup = max(round(_WARMUP * epochs), 1) if epochs > 1 else 0

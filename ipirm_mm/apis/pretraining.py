@@ -140,7 +140,7 @@ def pretrain(
     cfg.work_dir = str(path)
     encoder = path / PLAIN
     _say_settings(folder, classes, model, method, settings, subsets, path)
-    train_in(path, cfg, f'{method}, {model}', amp, (PLAIN, CLASSIFIER))
+    train_in(path, cfg, 'training', amp, (PLAIN, CLASSIFIER))
     print_log(f'{encoder} is the encoder, and {path / "index.html"} the page', logger='current')
     return encoder
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +93,8 @@ def train_in(out: Path, cfg: Config, what: str, amp: bool, files: Sequence[str] 
     if last.is_file() and all((out / name).is_file() for name in files):
         print_log(f'{out} holds this training, finished: nothing is left to do', logger='current')
         return
-    runner = cli.build_runner(cfg)
+    # A bar is shown on a terminal, and the lines of the log would tear it.
+    runner = _build_quietly(cfg) if sys.stderr.isatty() else cli.build_runner(cfg)
     add_training_hooks(runner)
     if last.is_file():  # it was killed before it had written the rest
         runner.load_or_resume()
@@ -99,8 +103,16 @@ def train_in(out: Path, cfg: Config, what: str, amp: bool, files: Sequence[str] 
     with _stop_after_the_step(), ProgressBar(what) as bar:
         if bar.shown:
             runner.register_hook(_ShowProgress(bar), priority='LOWEST')
-            _only_warnings_on_the_terminal(runner)
         runner.train()
+
+
+def last_accuracy(folder: Path) -> float | None:
+    """The newest accuracy on the images held out that a training has logged, in percent."""
+    found = None
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+        for line in path.read_text().splitlines():
+            found = json.loads(line).get('accuracy/top1', found)
+    return found
 
 
 def _refuse_other(path: Path, text: str) -> None:
@@ -150,22 +162,28 @@ class _ShowProgress(Hook):
         hub = runner.message_hub.log_scalars
         shown = [f'epoch {runner.epoch + 1}/{runner.max_epochs}']
         if 'train/loss' in hub:
-            shown.append(f'loss {float(hub["train/loss"].mean(20)):.3f}')
+            shown.append(f'loss {float(hub["train/loss"].mean(20)):.4g}')
         if 'val/knn_monitor/top1' in hub:
             shown.append(f'k-NN {float(hub["val/knn_monitor/top1"].current()):.1f} %')
+        if 'val/accuracy/top1' in hub:
+            shown.append(f'accuracy {float(hub["val/accuracy/top1"].current()):.1f} %')
         self.bar((runner.iter + 1) / runner.max_iters, ', '.join(shown))
 
 
-def _only_warnings_on_the_terminal(runner: Runner) -> None:
-    """Leave the lines of the log to its file: they would tear the bar."""
+def _build_quietly(cfg: Config) -> Any:
+    """Build a runner whose log goes to its file, and only its warnings to the terminal."""
+    with contextlib.redirect_stdout(io.StringIO()):  # the handler of the terminal writes there
+        runner = cli.build_runner(cfg)
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(
             handler, logging.FileHandler
         ):
+            handler.setStream(sys.stderr)
             handler.setLevel(logging.WARNING)
+    return runner
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_after_the_step() -> Iterator[None]:
     """Let Ctrl-C end the training as a scheduler does: after the step, with a checkpoint.
 

@@ -10,8 +10,14 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+def _whole_time() -> Column:
+    """A column that a narrow terminal does not cut off: the bar gets shorter instead."""
+    return Column(min_width=len('0:00:00'), no_wrap=True)
 
 
 class ProgressBar:
@@ -44,9 +50,9 @@ class ProgressBar:
             self._rich = Progress(
                 TextColumn('{task.description}'),
                 BarColumn(),
-                TimeElapsedColumn(),
+                TimeElapsedColumn(table_column=_whole_time()),
                 TextColumn('left'),
-                TimeRemainingColumn(),
+                TimeRemainingColumn(table_column=_whole_time()),
                 TextColumn('{task.fields[text]}'),
                 console=Console(stderr=True),
                 transient=True,

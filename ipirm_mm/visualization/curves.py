@@ -10,12 +10,12 @@ from typing import Any
 Curves = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
 
 
-def draw_curves(curves: Curves, columns: int | None = None) -> bytes:
+def draw_curves(curves: Curves, width: float = 10) -> bytes:
     """Draw plots side by side, with one legend.
 
     Args:
         curves: The plots.
-        columns: Plots in a row. Defaults to None: all.
+        width: Width of the picture, in inches. Defaults to 10.
 
     Returns:
         A PNG file.
@@ -26,13 +26,9 @@ def draw_curves(curves: Curves, columns: int | None = None) -> bytes:
 
     names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
     drawn: dict[str, Any] = {}
-    columns = columns or max(len(curves), 1)
-    rows = max(-(-len(curves) // columns), 1)
-    figure = Figure(figsize=(10, 0.5 + 3.4 * rows), dpi=110, layout='constrained')
+    figure = Figure(figsize=(width, 3.9), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[len(curves) :]:
-        axes.set_axis_off()
+    grid = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (title, lines) in zip(grid, curves.items()):
         for name, points in lines.items():
             if points:
@@ -52,7 +48,7 @@ def draw_curves(curves: Curves, columns: int | None = None) -> bytes:
             [drawn[name] for name in shown],
             shown,
             loc='outside lower center',
-            ncols=6,
+            ncols=max(round(0.6 * width), 1),
             fontsize=8,
             frameon=False,
         )

@@ -55,7 +55,12 @@ def write_training_page(
         next_steps: Commands for afterwards, by what they are for. Defaults to None: none.
         refresh: Seconds until a browser loads the page again. Defaults to 20.
     """
-    drawn = {name: lines for name, lines in curves.items() if any(lines.values())}
+    # A picture for each plot: on a narrow screen they stand below each other.
+    drawn = {
+        name: draw_curves({name: lines}, width=5.6)
+        for name, lines in curves.items()
+        if any(lines.values())
+    }
     page = render(
         'training_page.html',
         title=title,
@@ -63,9 +68,7 @@ def write_training_page(
         refresh=refresh if done < 1 else None,
         bar=round(done, 4) if done < 1 else None,
         figures=list(figures.items()),
-        curves=dict(source=data_url(draw_curves(drawn, columns=2)), caption='; '.join(drawn))
-        if drawn
-        else None,
+        curves=[dict(source=data_url(png), caption=name) for name, png in drawn.items()],
         sections=[
             dict(
                 title=section.title,

@@ -249,15 +249,17 @@ def _curves(
             if 'nmi_with_class' in record
         ],
     }
-    return {
-        'loss, mean of each epoch': {
+    found = {
+        'loss and its parts, mean of each epoch': {
             name: [(row['epoch'], row[name]) for row in epochs if name in row] for name in losses
         },
         'k-NN accuracy, %': {
             'k-NN': [(row['epoch'], row['knn']) for row in epochs if 'knn' in row]
         },
-        'partitions: normalized mutual information': agreement,
     }
+    if len(records) > 1:
+        found['partitions: normalized mutual information'] = agreement
+    return found
 
 
 def _partition_sections(work_dir: Path, records: list[dict[str, Any]]) -> list[Section]:
