@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, fails_with, run_tool
+from helpers import ROOT, fails_with, open_in_browser, run_tool
 from mmpretrain import get_model
 from PIL import Image
 
@@ -164,6 +164,17 @@ def test_page_shows_the_training(trained):
     assert all({'loss', 'risk_batch', 'knn', 'seconds'} <= row.keys() for row in rows)
     events = list(trained.rglob('events.out.tfevents*'))
     assert events and b'neighbors' in events[0].read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which('chromium'), reason='needs Chromium')
+@pytest.mark.parametrize('width', [1280, 390])
+def test_page_in_a_browser(trained, tmp_path, width):
+    assert open_in_browser(trained / 'index.html', width, tmp_path / 'page.png') == []
+    picture = np.asarray(Image.open(tmp_path / 'page.png').convert('L'))
+    assert picture.shape == (2400, width)
+    # Nothing reaches the right edge: the page is as wide as the window.
+    assert picture[:, -4:].min() > 200 and picture[:, : width // 2].min() < 100
 
 
 def test_a_finished_run_is_left_as_it_is(folder, trained):
