@@ -18,6 +18,7 @@ only :mod:`ipirm_mm.functional` and :mod:`ipirm_mm.partition` can be used. In a 
 """
 
 import importlib.util
+import warnings
 
 from . import compat, functional, partition
 from .version import __version__
@@ -28,10 +29,15 @@ __all__ = ['__version__', 'compat', 'functional', 'partition']
 # `ipirm_mm.functional` and `ipirm_mm.partition` need PyTorch only.
 if importlib.util.find_spec('mmengine') is not None:
     compat.check_packages()
-    compat.apply_bridges()
+    with warnings.catch_warnings():
+        # mmcv-lite says at its import that it lacks operators. Nothing here uses them.
+        warnings.filterwarnings('ignore', 'Fail to import', UserWarning)
+        compat.apply_bridges()
 
-    from . import datasets, engine, evaluation, models, resources, visualization
+        from . import apis, datasets, engine, evaluation, models, resources, visualization
+        from .apis import distill, predict, pretrain
 
     engine.apply_bridges()
     resources.register_models()
-    __all__ += ['datasets', 'engine', 'evaluation', 'models', 'resources', 'visualization']
+    __all__ += ['apis', 'datasets', 'engine', 'evaluation', 'models', 'resources']
+    __all__ += ['visualization', 'distill', 'predict', 'pretrain']

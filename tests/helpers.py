@@ -291,3 +291,31 @@ def _compare(one, two, name) -> None:
 def accuracy(finished: subprocess.CompletedProcess) -> str:
     """Return the last top-1 accuracy that a tool has printed."""
     return re.findall(r'accuracy/top1: ([0-9.]+)', finished.stdout + finished.stderr)[-1]
+
+
+def open_in_browser(page: Path, width: int, picture: Path) -> list[str]:
+    """Open a page in headless Chromium, and take a picture of it.
+
+    Args:
+        page: The HTML file.
+        width: Width of the window in pixels.
+        picture: PNG file to write.
+
+    Returns:
+        What the page wrote to the browser's console: errors of scripts, files that are missing.
+    """
+    flags = ('--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars')
+    finished = subprocess.run(
+        [
+            'chromium',
+            *flags,
+            '--enable-logging=stderr',
+            f'--window-size={width},2400',
+            f'--screenshot={picture}',
+            page.resolve().as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return [line for line in finished.stderr.splitlines() if 'CONSOLE' in line]

@@ -195,7 +195,8 @@ def test_commands_are_understood(name):
 @pytest.mark.parametrize('name', [name for name in NAMES if name not in HISTORY])
 def test_options_in_the_text_exist(name):
     """Each ``--option`` in the text is one of some tool's, or of another program's."""
-    others = {'--help', '--no-deps', '--find-links'}
+    # argparse makes the opposite of --labels.
+    others = {'--help', '--no-deps', '--find-links', '--no-labels'}
     scripts = [ROOT / 'ipirm_mm/cli.py']
     for folder in ('tools', 'projects', 'benchmarks'):
         scripts += ROOT.glob(f'{folder}/**/*.py')

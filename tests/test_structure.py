@@ -21,11 +21,13 @@ LAYERS = (
     ('evaluation', 'visualization'),
     ('engine',),
     (
+        'apis',
         'cli',
         'cli_encoders',
         'doctor',
         'explain',
         'leaving',
+        'model_card',
         'reproduction',
         '__main__',
         '__init__',

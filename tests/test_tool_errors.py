@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, run_tool
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
 from PIL import Image
 
 CONFIG = """
@@ -48,6 +50,9 @@ def files(tmp_path_factory):
     (root / 'empty.pth').touch()
     torch.save(dict(state_dict=dict(other=torch.zeros(3))), root / 'other.pth')
     torch.save([1, 2, 3], root / 'list.pth')
+    (root / 'metrics.json').write_text('{}')
+    model = MODELS.build(Config.fromfile(root / 'good.py').model)
+    torch.save(dict(state_dict=model.state_dict()), root / 'classifier.pth')
     np.save(root / 'array.npy', np.zeros(3))
     return root
 
@@ -88,7 +93,33 @@ TOOLS = {
         ('@/good.py', '@/other.pth', '--crop-size', '0'),
         ('@/good.py', '@/other.pth', '--rows', 'x'),
     ),
-    'publish_model': BOTH,
+    'publish_model': BOTH
+    + (
+        ('@/good.py', '@/other.pth', '--license', 'do what you want'),
+        ('@/good.py', '@/classifier.pth', '--results', '@/none.pkl'),
+        ('@/good.py', '@/classifier.pth', '--results', '@/list.pth'),
+        ('@/good.py', '@/classifier.pth', '--results', '@/metrics.json'),
+    ),
+    'export_model': tuple((*given[:2], '--out', '@/x.pt2', *given[2:]) for given in BOTH)
+    + (
+        ('@/good.py', '@/classifier.pth', '--out', '@/x.engine'),
+        ('@/good.py', '@/classifier.pth', '--out', '@'),
+        ('@/good.py', '@/classifier.pth', '--out', '@/x.pt2', '--images', '0'),
+        ('@/good.py', '@/classifier.pth', '--out', '@/x.pt2', '--shape', '1', '2', '3'),
+        ('@/good.py', '@/classifier.pth', '--out', '@/x.pt2', '--tolerance', '-1'),
+    ),
+    'pretrain': (
+        ('--data', '@/none', '--out', '@/x'),
+        ('--data', '@', '--out', '@/x'),
+        ('--data', '@', '--out', '@/../x', '--model', 'resnet19'),
+        ('--data', '@', '--out', '@/../x', '--epochs', 'many'),
+    ),
+    'distill': (
+        ('--data', '@', '--encoder', '@/none.pth', '--out', '@/../x'),
+        ('--data', '@', '--encoder', '@/other.pth', '--out', '@/../x'),
+        ('--data', '@', '--encoder', '@/other.pth', '--out', '@/../x', '--loss', 'dkd'),
+    ),
+    'mmpretrain_tool': (('vis_tsnee',), ('no_such_tool', 'a', '--b')),
     'benchmark_ssl': BOTH + (('@/good.py', '@/other.pth', '--k', '0'),),
     'analysis/show_partition': BOTH + (('@/good.py', '@/other.pth', '--per-subset', '0'),),
     'analysis/figure2a': (

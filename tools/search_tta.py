@@ -29,6 +29,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from ipirm_mm import cli
+from ipirm_mm.datasets import one_pipeline, with_pipelines
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import Predictions, bootstrap_interval, format_interval
 from ipirm_mm.functional import merge_label_scores, merge_scores
@@ -248,9 +249,12 @@ def main() -> None:
 
     def scores_with(crops: str, crop_size: int | None, resize: int | None) -> tuple:
         cfg = copy.deepcopy(config)
-        dataset = cfg.val_dataloader.dataset
-        dataset.pipeline = tta_pipeline(dataset.pipeline, crops, crop_size, resize)
-        views = dataset.pipeline[-1]
+        center = one_pipeline(cfg.val_dataloader, 'val_dataloader')
+        pipeline = tta_pipeline(center, crops, crop_size, resize)
+        cfg.val_dataloader.dataset = with_pipelines(
+            cfg.val_dataloader.dataset, lambda before: pipeline
+        )
+        views = pipeline[-1]
         return views, *scores_of_views(cfg, model, args, names)
 
     _, scores, labels = scores_with('center', None, None)
@@ -261,7 +265,7 @@ def main() -> None:
     for resize, crop_size in itertools.product(args.resize or [None], args.crop_size or [None]):
         views, scores, labels = scores_with('ten', crop_size, resize)
         for crops, policy, found in evaluate(scores, labels, args.policies, rule):
-            size = dict(resize=resize or '-', crop_size=views.crop_size)
+            size = dict(resize=resize or '-', crop_size=views['crop_size'])
             rows.append(dict(**size, crops=crops, policy=policy))
             correct.append(found)
     for row, found in zip(rows, correct):

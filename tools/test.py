@@ -22,6 +22,7 @@ from mmengine.model import is_model_wrapper
 
 import ipirm_mm  # noqa: F401  (registers everything, and applies the bridges of compat.py)
 from ipirm_mm import cli
+from ipirm_mm.datasets import one_pipeline, with_pipelines
 from ipirm_mm.engine import CheckWeightsHook
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import (
@@ -96,12 +97,14 @@ def set_tta(cfg: Config, args: argparse.Namespace) -> None:
     if args.tta_policy is not None or 'tta_model' not in cfg:
         cfg.tta_model = dict(type='ScoreMergingTTA', policy=args.tta_policy or 'mean')
     if args.tta_crops is not None or 'tta_pipeline' not in cfg:
-        pipeline = cfg.test_dataloader.dataset.pipeline
+        pipeline = one_pipeline(cfg.test_dataloader, 'test_dataloader')
         cfg.tta_pipeline = tta_pipeline(
             pipeline, args.tta_crops or 'flip', args.tta_crop_size, args.tta_resize
         )
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.test_dataloader.dataset = with_pipelines(
+        cfg.test_dataloader.dataset, lambda pipeline: cfg.tta_pipeline
+    )
 
 
 def set_evaluator(runner: Any, cfg: Config, args: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIES = 'docs/_repository'
 FOLDERS = ('', 'benchmarks', 'configs', 'projects', 'ipirm_mm')
 PACKAGES = (
+    'apis',
     'functional',
     'partition',
     'datasets',
@@ -116,8 +117,6 @@ def translate_page(places: dict[str, str], names: dict[str, str]) -> Callable:
     """Make the handler that rewrites links of the pages of ``docs``."""
 
     def translate_source(app: Sphinx, docname: str, source: list[str]) -> None:
-        if docname == 'index' and (ROOT / 'docs/own_images.md').is_file():
-            source[0] = source[0].replace('\ndata\n', '\nown_images\ndata\n')
         if not docname.startswith('_repository'):
             source[0] = translate(source[0], f'docs/{docname}.md', places, names)
 

@@ -14,6 +14,7 @@ from .indices import (
     tell_epoch,
 )
 from .labels import one_class, why_not_one_class
+from .pipelines import one_pipeline, pipelines, with_pipelines
 from .transforms import (
     CROPS,
     PALETTE,
@@ -69,6 +70,8 @@ __all__ = [
     'is_image',
     'number_images',
     'one_class',
+    'one_pipeline',
+    'pipelines',
     'recolored_dataset',
     'seeded_transforms',
     'single_augmentations',
@@ -76,4 +79,5 @@ __all__ = [
     'tint',
     'tta_pipeline',
     'why_not_one_class',
+    'with_pipelines',
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from mmengine.device import get_device
 from torch import distributed
 
 from ipirm_mm.compat import REQUIRED
+from ipirm_mm.utils import available_processors
 from ipirm_mm.utils.safe_checkpoints import CAN_ALLOW_TYPES
 
 from .findings import Findings, counted, in_units
@@ -72,13 +72,6 @@ def _is_ours(module: str, path: str) -> bool:
     code = getattr(found, '__code__', None)
     file = code.co_filename if code is not None else getattr(found, '__module__', '')
     return 'ipirm_mm' in str(file)
-
-
-def available_processors() -> int:
-    """Number of processors that this process may use."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def check_machine(findings: Findings, cfg: Any, gpus: int) -> None:

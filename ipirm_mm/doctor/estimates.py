@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from mmengine.runner import BaseLoop
 
 from ipirm_mm.engine import KNNHook
+from ipirm_mm.utils import available_processors
 
 from .building import Setup, first_batch
-from .environment import available_processors
 from .findings import Findings, counted
 
 # Images of the problem on which Step 2 is timed; its cost on more is extrapolated.

@@ -16,10 +16,8 @@ from ipirm_mm.datasets import VIPriors
 from ipirm_mm.datasets.array_dataset import ArrayDataset
 from ipirm_mm.datasets.image_format import is_truncated
 from ipirm_mm.explain import find_user_error
-from ipirm_mm.utils import ProgressBar
+from ipirm_mm.utils import ProgressBar, available_processors
 from ipirm_mm.utils.finite import find_non_finite
-
-from .environment import available_processors
 
 # From this number on, images are read by one process per processor.
 MANY = 500

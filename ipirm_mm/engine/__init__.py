@@ -12,6 +12,7 @@ from .hooks import (
     CheckClassesHook,
     CheckWeightsHook,
     CRDMemoryHook,
+    EncoderFilesHook,
     ExactResumeHook,
     KNNHook,
     NonFiniteGuardHook,
@@ -19,6 +20,7 @@ from .hooks import (
     RequireStepsHook,
     SetEpochHook,
     TolerateReportsHook,
+    TrainingPageHook,
 )
 from .loaders import mend_loaders
 from .passes import check_end, no_step_message
@@ -29,6 +31,7 @@ __all__ = [
     'CRDMemoryHook',
     'CheckClassesHook',
     'CheckWeightsHook',
+    'EncoderFilesHook',
     'ExactResumeHook',
     'KNNHook',
     'NonFiniteGuardHook',
@@ -36,6 +39,7 @@ __all__ = [
     'RequireStepsHook',
     'SetEpochHook',
     'TolerateReportsHook',
+    'TrainingPageHook',
     'add_training_hooks',
     'apply_bridges',
     'check_end',

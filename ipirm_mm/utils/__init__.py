@@ -2,6 +2,7 @@
 
 from .config_types import type_name, with_names
 from .io import atomic_open, atomic_write, check_checkpoint, why_damaged
+from .machine import available_processors
 from .progress import ProgressBar
 from .safe_pickle import safe_load
 
@@ -9,6 +10,7 @@ __all__ = [
     'ProgressBar',
     'atomic_open',
     'atomic_write',
+    'available_processors',
     'check_checkpoint',
     'safe_load',
     'type_name',

@@ -10,12 +10,18 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
+def _whole_time() -> Column:
+    """A column that a narrow terminal does not cut off: the bar gets shorter instead."""
+    return Column(min_width=len('0:00:00'), no_wrap=True)
+
+
 class ProgressBar:
-    """Progress of one task, shown by rank 0 only.
+    """Progress of one task, shown by rank 0 only. A task within another one shows no second bar.
 
     .. code-block:: python
 
@@ -26,19 +32,27 @@ class ProgressBar:
         description: Name of the task.
     """
 
+    _any_shown = False
+
     def __init__(self, description: str) -> None:
         self.description = description
         self._rich: Progress | None = None
 
+    @property
+    def shown(self) -> bool:
+        """Whether there is a bar on the terminal; else there are lines in the log."""
+        return self._rich is not None
+
     def __enter__(self) -> ProgressBar:
         self._began = self._last = time.monotonic()
-        if is_main_process() and sys.stderr.isatty():
+        if is_main_process() and sys.stderr.isatty() and not ProgressBar._any_shown:
+            ProgressBar._any_shown = True
             self._rich = Progress(
                 TextColumn('{task.description}'),
                 BarColumn(),
-                TimeElapsedColumn(),
+                TimeElapsedColumn(table_column=_whole_time()),
                 TextColumn('left'),
-                TimeRemainingColumn(),
+                TimeRemainingColumn(table_column=_whole_time()),
                 TextColumn('{task.fields[text]}'),
                 console=Console(stderr=True),
                 transient=True,
@@ -73,3 +87,5 @@ class ProgressBar:
     ) -> None:
         if self._rich is not None:
             self._rich.stop()
+            self._rich = None
+            ProgressBar._any_shown = False

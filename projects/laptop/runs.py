@@ -21,7 +21,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ipirm_mm.doctor.environment import available_processors
+from ipirm_mm.utils import available_processors
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'tools/train.py'

@@ -13,6 +13,7 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.resources import find_config
 from ipirm_mm.utils import with_names
 
+from ..pipelines import one_pipeline
 from .tta import CROPS
 from .view_pipeline import tta_pipeline
 
@@ -74,9 +75,8 @@ class MemberViews(BaseTransform):
         pipelines = []
         for member in members:
             config = member_config(member)
-            pipeline = config.get('test_dataloader', {}).get('dataset', {}).get('pipeline')
-            if not pipeline:
-                raise UserError(f'{member["config"]} has no test_dataloader.dataset.pipeline')
+            name = f'{member["config"]}: test_dataloader'
+            pipeline = one_pipeline(config.get('test_dataloader'), name)
             options = {name: member[name] for name in _VIEW_OPTIONS if name in member}
             pipelines.append(tta_pipeline(pipeline, **options) if options else list(pipeline))
         shared = []

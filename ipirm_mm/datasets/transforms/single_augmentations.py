@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.utils import type_name
 
+from ..pipelines import pipelines, with_pipelines
 from .view_pipeline import insert_before_packing, moves_pixels_at_random
 
 # Transforms that hold a sequence of others, all of which are applied.
@@ -47,7 +48,7 @@ def single_augmentations(config: Mapping[str, Any]) -> dict[str, dict]:
         UserError: If there is none.
     """
     preprocessors = [config.get('data_preprocessor'), config['model'].get('data_preprocessor')]
-    sources: list[Any] = list(_pipelines((config.get('train_dataloader') or {}).get('dataset')))
+    sources: list[Any] = list(pipelines((config.get('train_dataloader') or {}).get('dataset')))
     sources += [(part or {}).get('transforms') for part in preprocessors]
     found: dict[str, dict] = {}
     for step in _steps(sources):
@@ -80,7 +81,7 @@ def augmented_dataset(dataset: Any, augmentation: dict) -> Any:
         The new config.
     """
     seeded = dict(type='SeededTransforms', transforms=[augmentation])
-    return _with_pipelines(dataset, lambda steps: insert_before_packing(steps, [seeded]))
+    return with_pipelines(dataset, lambda steps: insert_before_packing(steps, [seeded]))
 
 
 def recolored_dataset(dataset: Any) -> Any | None:
@@ -105,32 +106,8 @@ def recolored_dataset(dataset: Any) -> Any | None:
                 found = True
         return steps
 
-    changed = _with_pipelines(dataset, recolor)
+    changed = with_pipelines(dataset, recolor)
     return changed if found else None
-
-
-def _pipelines(dataset: Any) -> Iterator[list]:
-    """The pipelines of a data set and of those that it wraps."""
-    if isinstance(dataset, (list, tuple)):
-        for part in dataset:
-            yield from _pipelines(part)
-    elif isinstance(dataset, Mapping):
-        yield dataset.get('pipeline') or []
-        for key in ('dataset', 'datasets'):
-            yield from _pipelines(dataset.get(key))
-
-
-def _with_pipelines(dataset: Any, change: Callable[[list], list]) -> Any:
-    """A data set's config with all its pipelines changed."""
-    if isinstance(dataset, (list, tuple)):
-        return [_with_pipelines(part, change) for part in dataset]
-    dataset = copy.deepcopy(dataset)
-    if dataset.get('pipeline'):
-        dataset['pipeline'] = change(dataset['pipeline'])
-    for key in ('dataset', 'datasets'):
-        if dataset.get(key):
-            dataset[key] = _with_pipelines(dataset[key], change)
-    return dataset
 
 
 def _steps(node: Any) -> Iterator[Any]:

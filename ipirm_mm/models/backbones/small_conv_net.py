@@ -41,7 +41,8 @@ class SmallConvNet(BaseModule):
                 for narrow, wide in zip(widths, widths[1:])
             )
         )
-
+        # Index of the layer that `forward` gives, by the name that MMPretrain's tools ask for.
+        self.out_indices = (len(channels) - 1,)
         self.frozen = frozen
         self.requires_grad_(not frozen)
 
