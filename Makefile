@@ -21,8 +21,9 @@ help:
 	@echo "make test      all tests but the slow ones, in minutes; some: make test ARGS='-k NAME'"
 	@echo 'make test-all  all tests, also with the maintained fork (onedl-*), in a second .venv'
 	@echo "make bench     time what has a benchmark, in about eight minutes; some: make bench ARGS='--only views'"
+	@echo 'make docs      build the site from docs/, for a browser'
 	@echo 'make lint      ruff and mypy'
-	@echo 'make clean     remove .venv, .venv-onedl and work_dirs'
+	@echo 'make clean     remove .venv, .venv-onedl, work_dirs and the site'
 
 # Made again when the pins change.
 $(STAMP): requirements/pinned.txt setup.cfg pyproject.toml
@@ -59,6 +60,10 @@ $(ONEDL)/installed: requirements/onedl.txt
 	@$(ONEDL)/bin/python -m pip install -qq --disable-pip-version-check --no-deps mmcv-lite==2.2.0
 	@touch $@
 
+docs: $(EXTRAS)
+	@$(BIN)/python -W ignore -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo 'the site is docs/_build/html/index.html'
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,4 +74,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(ONEDL) work_dirs
+	rm -rf $(VENV) $(ONEDL) work_dirs docs/_build
