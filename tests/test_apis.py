@@ -252,6 +252,11 @@ def test_distill_says_what_it_needs(folder, tmp_path):
     torch.save({}, tmp_path / 'encoder.pth')
     with pytest.raises(UserError, match="loss must be one of \\('ofd', 'kl'\\)"):
         run(encoder=tmp_path / 'encoder.pth', loss='dkd')
+    copy = tmp_path / 'copy'
+    shutil.copytree(folder, copy)
+    (copy / 'amber').mkdir()  # the first class by name: it would shift the numbers of the others
+    with pytest.raises(UserError, match='folders without an image, .*: amber; remove them'):
+        ipirm_mm.distill(copy, tmp_path / 'out', tmp_path / 'encoder.pth', **SMALL)
     with pytest.raises(UserError, match='there is no config'):
         ipirm_mm.predict(folder, tmp_path / 'model')
     finished = run_tool(

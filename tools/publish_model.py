@@ -21,19 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmpretrain.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
 from ipirm_mm import cli
 from ipirm_mm.model_card import Card, Training, check_license, read_results
-from ipirm_mm.models.utils import class_names, load_classifier, plain_classifier
-from ipirm_mm.utils import atomic_write, type_name
-
-# Settings of the published config.
-EVALUATION = tuple(
-    f'{split}_{part}' for split in ('val', 'test') for part in ('dataloader', 'cfg')
-)
+from ipirm_mm.models.utils import class_names, published_checkpoint, published_config
+from ipirm_mm.utils import atomic_write
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,51 +48,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def plain_config(config: Config) -> Config:
-    """Config of the classifier alone, with what MMPretrain's tools need to test it."""
-    plain = dict(default_scope='mmpretrain', model=plain_classifier(config))
-    for name in EVALUATION:
-        if config.get(name) is not None:
-            plain[name] = config[name]
-    for name in ('val_evaluator', 'test_evaluator'):
-        metrics = config.get(name)
-        if metrics is not None:
-            metrics = metrics if isinstance(metrics, list) else [metrics]
-            plain[name] = [m for m in metrics if type_name(m.type) != 'TeacherAccuracy']
-    if _names_ours(plain):
-        plain['custom_imports'] = dict(imports=['ipirm_mm'], allow_failed_imports=False)
-    return Config(plain)
-
-
-def _names_ours(node: Any) -> bool:
-    """Whether a config names a class of this package, and so can only be built with it."""
-    if isinstance(node, (list, tuple)):
-        return any(_names_ours(part) for part in node)
-    if not isinstance(node, dict):
-        return False
-    kind = node.get('type')
-    found = [
-        registry.get(kind)
-        for registry in (MODELS, DATASETS, TRANSFORMS, METRICS)
-        if isinstance(kind, str) and kind in registry
-    ]
-    ours = any(cls is not None and cls.__module__.startswith('ipirm_mm') for cls in found)
-    return ours or any(_names_ours(part) for part in node.values())
-
-
-def published_checkpoint(config: Config, path: str) -> dict[str, Any]:
-    """The weights of the classifier, without any other key, and the names of its classes.
-
-    Raises:
-        UserError: If a key is missing or has another shape.
-    """
-    published: dict[str, Any] = dict(state_dict=load_classifier(config, path).state_dict())
-    classes = class_names(path)
-    if classes is not None:  # MMPretrain's inferencer reads them from the checkpoint
-        published['meta'] = dict(dataset_meta=dict(classes=list(classes)))
-    return published
-
-
 def safetensors_bytes(published: dict[str, Any]) -> bytes | None:
     """The same weights for the library safetensors; None if it is not installed."""
     if importlib.util.find_spec('safetensors') is None:
@@ -119,7 +67,7 @@ def main() -> None:
     check_license(args.license)
     config = cli.load_config(args.config, args.cfg_options)
     init_default_scope('mmpretrain')
-    plain = plain_config(config)
+    plain = published_config(config)
     published = published_checkpoint(config, args.checkpoint)
     state = published['state_dict']
     buffer = io.BytesIO()

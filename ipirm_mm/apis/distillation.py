@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -14,10 +13,10 @@ from mmengine.logging import print_log
 from ipirm_mm import cli
 from ipirm_mm.engine import newest_checkpoint
 from ipirm_mm.errors import UserError
-from ipirm_mm.models.utils import load_classifier, plain_classifier
+from ipirm_mm.models.utils import plain_classifier, published_checkpoint, published_config
 from ipirm_mm.options import check_one_of, check_whole
 from ipirm_mm.resources import SCOPE
-from ipirm_mm.utils import atomic_write, available_processors, check_checkpoint
+from ipirm_mm.utils import atomic_write, check_checkpoint
 from ipirm_mm.visualization import format_table
 
 from .folder_config import (
@@ -29,8 +28,9 @@ from .folder_config import (
     loader,
     one_part,
     resized,
+    scale_rate,
 )
-from .image_folder import ImageFolder, choose_batch_size, choose_image_size, read_folder
+from .image_folder import ImageFolder, Sizes, choose_sizes, read_folder
 from .runs import last_accuracy, plain_config, train_in
 
 # The config that each loss changes; the teacher's is that of the report.
@@ -39,7 +39,6 @@ LOSSES = {'ofd': 'distill/ofd_r50.py', 'kl': 'distill/kl_r50.py'}
 STUDENT = 'student'
 # The part of the epochs in which the learning rate rises (report: 10 of 100).
 _WARMUP = 0.1
-_BATCH_OF_RATE = 256
 
 
 def distill(
@@ -103,28 +102,23 @@ def distill(
             f'data={data} must have a folder for each of at least two classes, and no image '
             'outside of them'
         )
-    batch = choose_batch_size(folder.count) if batch_size is None else batch_size
-    size = choose_image_size(folder) if image_size is None else image_size
-    cores = min(available_processors(), 8) if workers is None else workers
-    for name, value, least in (
-        ('epochs', epochs, 1),
-        ('batch_size', batch, 1),
-        ('image_size', size, 1),
-        ('workers', cores, 0),
-        ('seed', seed, 0),
-    ):
-        check_whole(name, value, least=least)
+    if folder.empty:
+        raise UserError(
+            f'data={data} has folders without an image, which would be classes too: '
+            f'{", ".join(folder.empty)}; remove them'
+        )
+    sizes = choose_sizes(folder, batch_size, image_size, workers)
+    check_whole('epochs', epochs)
+    check_whole('seed', seed, least=0)
     print_log(
         f'{folder.count} images of {len(folder.classes)} classes, a fifth held out; {model}, '
-        f'{epochs} epochs for the teacher and for the student, {batch} images of {size} pixels '
-        'per step',
+        f'{epochs} epochs for the teacher and for the student, {sizes.batch_size} images of '
+        f'{sizes.image_size} pixels per step',
         logger='current',
     )
 
     def config(base: str) -> Config:
-        return classifier_config(
-            base, folder, Path(encoder), model, epochs, batch, size, cores, seed
-        )
+        return classifier_config(base, folder, Path(encoder), model, epochs, sizes, seed)
 
     teacher = config(TEACHER)
     teacher.work_dir = str(path / 'teacher')
@@ -140,7 +134,11 @@ def distill(
         for name in ('teacher', STUDENT)
     ]
     print(format_table(rows, (('name', ''), ('accuracy', 'accuracy on the fifth held out, %'))))
-    return _publish(student, path, folder)
+    weights = io.BytesIO()
+    torch.save(published_checkpoint(student, _last(path / STUDENT)), weights)
+    atomic_write(path / 'student.py', published_config(student).pretty_text)
+    atomic_write(path / 'student.pth', weights.getvalue())
+    return path / 'student.pth'
 
 
 def classifier_config(
@@ -149,9 +147,7 @@ def classifier_config(
     encoder: Path,
     model: str,
     epochs: int,
-    batch: int,
-    size: int,
-    workers: int,
+    sizes: Sizes,
     seed: int,
 ) -> Config:
     """The config of a classifier on a folder of images, changed from one of this package.
@@ -162,9 +158,7 @@ def classifier_config(
         encoder: Weights of the backbone to start from.
         model: Name in :data:`~ipirm_mm.apis.folder_config.MODELS`.
         epochs: Passes over the images.
-        batch: Images per step.
-        size: Side of the crops in pixels.
-        workers: Processes that load images.
+        sizes: Images per step, side of the crops and data workers.
         seed: Seed of the run.
 
     Returns:
@@ -172,6 +166,7 @@ def classifier_config(
     """
     cfg = cli.load_config(f'{SCOPE}::{base}')
     classes = len(folder.classes)
+    batch, size, workers = sizes.batch_size, sizes.image_size, sizes.workers
     start = dict(type='Pretrained', checkpoint=str(encoder.resolve()), prefix=None)
     cfg.model.backbone = backbone_config(model, init_cfg=start)
     cfg.model.head.update(num_classes=classes, in_channels=MODELS[model][1])
@@ -192,13 +187,12 @@ def classifier_config(
     # About ten times, and after the last epoch too: a divisor of their number.
     interval = max(n for n in range(1, max(epochs // 10, 1) + 1) if epochs % n == 0)
     cfg.train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=interval)
-    cfg.optim_wrapper.optimizer.lr *= batch / _BATCH_OF_RATE
+    scale_rate(cfg, batch)
     warmup = max(round(_WARMUP * epochs), 1) if epochs > 1 else 0
     rise, fall = cfg.param_scheduler
     rise.end = fall.begin = warmup
     fall.T_max, fall.end = epochs - warmup, epochs
     cfg.param_scheduler = [rise, fall] if warmup else [fall]
-    cfg.auto_scale_lr = dict(enable=False, base_batch_size=batch)
     cfg.randomness = dict(seed=seed)
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=interval, max_keep_ckpts=2)
     return cfg
@@ -207,23 +201,3 @@ def classifier_config(
 def _last(folder: Path) -> str:
     found, _ = newest_checkpoint(str(folder))
     return str(Path(str(found)).resolve())
-
-
-def _publish(cfg: Config, out: Path, folder: ImageFolder) -> Path:
-    """Write the student as a classifier of MMPretrain; returns the file of its weights."""
-    network = load_classifier(cfg, _last(out / STUDENT))
-    names = list(folder.classes)
-    content = dict(state_dict=network.state_dict(), meta=dict(dataset_meta=dict(classes=names)))
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    plain: dict[str, Any] = dict(
-        default_scope='mmpretrain',
-        custom_imports=cfg.custom_imports,
-        model=plain_classifier(cfg),
-        test_dataloader=cfg.test_dataloader,
-        test_evaluator=cfg.test_evaluator,
-        test_cfg=cfg.test_cfg,
-    )
-    atomic_write(out / 'student.py', Config(plain).pretty_text)
-    atomic_write(out / 'student.pth', buffer.getvalue())
-    return out / 'student.pth'

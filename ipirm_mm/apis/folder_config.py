@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from ipirm_mm.datasets import EXTENSIONS
 
 # Backbones by the names that they have in timm and torchvision, and their channels.
@@ -68,6 +70,17 @@ def loader(
         dataset=dataset,
         sampler=dict(type='DefaultSampler', shuffle=train),
     )
+
+
+def scale_rate(cfg: Config, batch_size: int) -> None:
+    """Change a config's learning rate in proportion to its batch size.
+
+    Args:
+        cfg: The config, changed in place; ``auto_scale_lr`` has the batch size of its rate.
+        batch_size: Images per step.
+    """
+    cfg.optim_wrapper.optimizer.lr *= batch_size / cfg.auto_scale_lr.base_batch_size
+    cfg.auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
 
 
 def center_pipeline(size: int) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from ipirm_mm.datasets import EXTENSIONS, is_image
 from ipirm_mm.errors import UserError
+from ipirm_mm.options import check_whole
+from ipirm_mm.utils import available_processors
 
 # Fewer images make no batch with negatives in several subsets.
 LEAST_IMAGES = 16
@@ -31,6 +33,7 @@ class ImageFolder:
         count: Number of images, in folders of any depth.
         classes: Names of its folders, sorted, if each image is in one of at least two; else empty.
         smallest_class: Number of images of the smallest class; 0 without classes.
+        empty: Names of its folders without an image, which MMPretrain counts as classes.
         short_side: Median of the shorter sides, in pixels.
     """
 
@@ -38,6 +41,7 @@ class ImageFolder:
     count: int
     classes: tuple[str, ...]
     smallest_class: int
+    empty: tuple[str, ...]
     short_side: int
 
 
@@ -85,7 +89,10 @@ def read_folder(data: str | os.PathLike[str], out: str | os.PathLike[str]) -> Im
     labeled = len(folders) > 1 and sum(folders.values()) == len(paths)
     classes = tuple(sorted(folders)) if labeled else ()
     smallest = min(folders.values()) if labeled else 0
-    return ImageFolder(root, len(paths), classes, smallest, _short_side(root, paths))
+    empty = tuple(
+        sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in folders)
+    )
+    return ImageFolder(root, len(paths), classes, smallest, empty, _short_side(root, paths))
 
 
 def _short_side(root: Path, paths: list[Path]) -> int:
@@ -112,6 +119,46 @@ def choose_batch_size(count: int) -> int:
     while size > 8 and size * 4 > count:
         size //= 2
     return size
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a training that do not depend on its stage.
+
+    Attributes:
+        batch_size: Images per step.
+        image_size: Side of the crops in pixels.
+        workers: Processes that load images.
+    """
+
+    batch_size: int
+    image_size: int
+    workers: int
+
+
+def choose_sizes(
+    folder: ImageFolder, batch_size: int | None, image_size: int | None, workers: int | None
+) -> Sizes:
+    """Choose the sizes that are not given.
+
+    Args:
+        folder: The images.
+        batch_size: Images per step. None: :func:`choose_batch_size`.
+        image_size: Side of the crops in pixels. None: :func:`choose_image_size`.
+        workers: Processes that load images. None: one per processor, at most 8.
+
+    Raises:
+        UserError: If one that is given is out of range.
+    """
+    sizes = Sizes(
+        choose_batch_size(folder.count) if batch_size is None else batch_size,
+        choose_image_size(folder) if image_size is None else image_size,
+        min(available_processors(), 8) if workers is None else workers,
+    )
+    check_whole('batch_size', sizes.batch_size)
+    check_whole('image_size', sizes.image_size)
+    check_whole('workers', sizes.workers, least=0)
+    return sizes
 
 
 def choose_subsets(batch_size: int) -> int:

@@ -14,7 +14,6 @@ from ipirm_mm.engine.hooks.encoder_files_hook import CLASSIFIER, PLAIN
 from ipirm_mm.errors import UserError
 from ipirm_mm.options import check_one_of, check_whole
 from ipirm_mm.resources import SCOPE
-from ipirm_mm.utils import available_processors
 
 from .folder_config import (
     MODELS,
@@ -25,12 +24,13 @@ from .folder_config import (
     loader,
     one_part,
     resized,
+    scale_rate,
 )
 from .image_folder import (
     ImageFolder,
-    choose_batch_size,
+    Sizes,
     choose_epochs,
-    choose_image_size,
+    choose_sizes,
     choose_subsets,
     read_folder,
 )
@@ -43,7 +43,6 @@ METHODS = {
     'simclr': 'baselines/simclr_r50.py',
     'simsiam': 'baselines/simsiam_r50.py',
 }
-_BATCH_OF_RATE = 256
 # With fewer, k-NN could have to name a class that no voting image has.
 LEAST_PER_CLASS = 10
 # Images of the page: their nearest neighbors and their map.
@@ -116,15 +115,10 @@ def pretrain(
     check_one_of('model', model, tuple(MODELS))
     check_one_of('method', method, tuple(METHODS))
     folder, path = read_folder(data, out), Path(out)
-    settings = dict(
-        epochs=choose_epochs(folder.count) if epochs is None else epochs,
-        batch_size=choose_batch_size(folder.count) if batch_size is None else batch_size,
-        image_size=choose_image_size(folder) if image_size is None else image_size,
-        workers=min(available_processors(), 8) if workers is None else workers,
-    )
-    for name, value in settings.items():
-        check_whole(name, value, least=0 if name == 'workers' else 1)
-    subsets = choose_subsets(settings['batch_size']) if num_subsets is None else num_subsets
+    sizes = choose_sizes(folder, batch_size, image_size, workers)
+    epochs = choose_epochs(folder.count) if epochs is None else epochs
+    check_whole('epochs', epochs)
+    subsets = choose_subsets(sizes.batch_size) if num_subsets is None else num_subsets
     check_whole('num_subsets', subsets, least=2)
     check_whole('seed', seed, least=0)
     enough = folder.smallest_class >= LEAST_PER_CLASS
@@ -136,10 +130,17 @@ def pretrain(
             'images, or leave labels out'
         )
     classes = folder.classes if enough and labels is not False else ()
-    cfg = pretraining_config(folder, classes, model, method, settings, subsets, seed)
+    cfg = pretraining_config(folder, classes, model, method, epochs, sizes, subsets, seed)
     cfg.work_dir = str(path)
     encoder = path / PLAIN
-    _say_settings(folder, classes, model, method, settings, subsets, path)
+    known = f'{len(classes)} folders as classes for k-NN' if classes else 'no classes'
+    divided = f', {subsets} subsets' if method.startswith('ipirm') else ''
+    print_log(
+        f'{folder.count} images ({known}); {method} of {model}: {epochs} epochs, '
+        f'{sizes.batch_size} images of {sizes.image_size} pixels per step{divided}. '
+        f'Page: {path / "index.html"}',
+        logger='current',
+    )
     train_in(path, cfg, 'training', amp, (PLAIN, CLASSIFIER))
     print_log(f'{encoder} is the encoder, and {path / "index.html"} the page', logger='current')
     return encoder
@@ -150,7 +151,8 @@ def pretraining_config(
     classes: tuple[str, ...],
     model: str,
     method: str,
-    settings: dict[str, int],
+    epochs: int,
+    sizes: Sizes,
     num_subsets: int,
     seed: int,
 ) -> Config:
@@ -161,7 +163,8 @@ def pretraining_config(
         classes: Names of the classes; none if there are no labels.
         model: Name in :data:`MODELS`.
         method: Name in :data:`METHODS`.
-        settings: ``epochs``, ``batch_size``, ``image_size`` and ``workers``.
+        epochs: Passes over the images.
+        sizes: Images per step, side of the crops and data workers.
         num_subsets: Subsets of the partition; of no meaning for a method without one.
         seed: Seed of the run.
 
@@ -169,8 +172,7 @@ def pretraining_config(
         Config with the sections that a runner reads.
     """
     cfg = cli.load_config(f'{SCOPE}::{METHODS[method]}')
-    epochs, batch, size = (settings[key] for key in ('epochs', 'batch_size', 'image_size'))
-    workers = settings['workers']
+    batch, size, workers = sizes.batch_size, sizes.image_size, sizes.workers
     cfg.model.backbone = backbone_config(model, zero_init_residual=True)
     cfg.model.neck.in_channels = MODELS[model][1]
     views = resized(cfg.train_dataloader.dataset.pipeline, size)
@@ -180,8 +182,7 @@ def pretraining_config(
         for name in ('dataloader', 'cfg', 'evaluator'):
             cfg[f'{split}_{name}'] = None
     cfg.train_cfg = dict(by_epoch=True, max_epochs=epochs)
-    cfg.optim_wrapper.optimizer.lr *= batch / _BATCH_OF_RATE
-    cfg.auto_scale_lr = dict(enable=False, base_batch_size=batch)
+    scale_rate(cfg, batch)
     cfg.randomness = dict(seed=seed)
     hooks: list[dict[str, Any]] = []
     invariant = method.startswith('ipirm')
@@ -215,7 +216,8 @@ def pretraining_config(
         'classes': f'{len(classes)} folders, for k-NN only' if classes else 'none',
         'model': model,
         'method': method,
-        **settings,
+        'epochs': epochs,
+        **vars(sizes),
         **(dict(num_subsets=num_subsets) if invariant else {}),
         'seed': seed,
     }
@@ -248,22 +250,3 @@ def _next_steps(model: str) -> dict[str, str]:
         'a classifier': 'python -m ipirm_mm distill --data LABELED_FOLDER --encoder '
         f'{PLAIN} --model {model} --out OUT',
     }
-
-
-def _say_settings(
-    folder: ImageFolder,
-    classes: tuple[str, ...],
-    model: str,
-    method: str,
-    settings: dict[str, int],
-    num_subsets: int,
-    out: Path,
-) -> None:
-    known = f'{len(classes)} folders as classes for k-NN' if classes else 'no classes'
-    subsets = f', {num_subsets} subsets' if method.startswith('ipirm') else ''
-    print_log(
-        f'{folder.count} images ({known}); {method} of {model}: {settings["epochs"]} epochs, '
-        f'{settings["batch_size"]} images of {settings["image_size"]} pixels per step{subsets}. '
-        f'Page: {out / "index.html"}',
-        logger='current',
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import signal
@@ -15,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ipirm_mm import cli
-from ipirm_mm.engine import add_training_hooks
+from ipirm_mm.engine import add_training_hooks, logged_records
 from ipirm_mm.errors import UserError
 from ipirm_mm.utils import ProgressBar, atomic_write
 
@@ -87,8 +85,7 @@ def train_in(out: Path, cfg: Config, what: str, amp: bool, files: Sequence[str] 
     cfg.launcher, cfg.resume = 'none', any(out.glob('*.pth'))
     cli.fit_to_machine(cfg, LOADERS)
     cli.prepare_training(cfg, amp=amp)
-    if is_main_process():
-        atomic_write(path, text)
+    atomic_write(path, text)
     last = out / f'epoch_{cfg.train_cfg.max_epochs}.pth'
     if last.is_file() and all((out / name).is_file() for name in files):
         print_log(f'{out} holds this training, finished: nothing is left to do', logger='current')
@@ -108,11 +105,8 @@ def train_in(out: Path, cfg: Config, what: str, amp: bool, files: Sequence[str] 
 
 def last_accuracy(folder: Path) -> float | None:
     """The newest accuracy on the images held out that a training has logged, in percent."""
-    found = None
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in path.read_text().splitlines():
-            found = json.loads(line).get('accuracy/top1', found)
-    return found
+    found = [record.get('accuracy/top1') for record in logged_records(folder)]
+    return next((value for value in reversed(found) if value is not None), None)
 
 
 def _refuse_other(path: Path, text: str) -> None:

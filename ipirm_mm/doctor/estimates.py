@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mmengine.runner import BaseLoop
 
 from ipirm_mm.engine import KNNHook
-from ipirm_mm.utils import available_processors
+from ipirm_mm.utils import available_processors, duration
 
 from .building import Setup, first_batch
 from .findings import Findings, counted
@@ -128,16 +128,3 @@ def solve_seconds(setup: Setup) -> float:
     began = time.perf_counter()
     solver.solve(z1, z2, factor=clusters % solver.num_subsets)
     return (time.perf_counter() - began) * images / tried
-
-
-def duration(seconds: float) -> str:
-    """Say a duration in seconds, minutes or hours.
-
-    Args:
-        seconds: The seconds.
-    """
-    if seconds < 120:
-        return f'{seconds:.0f} s'
-    if seconds < 7200:
-        return f'{seconds / 60:.0f} min'
-    return f'{seconds / 3600:.1f} h'

@@ -23,6 +23,7 @@ from .hooks import (
     TrainingPageHook,
 )
 from .loaders import mend_loaders
+from .logs import logged_records
 from .passes import check_end, no_step_message
 from .positions import go_on_within_epochs
 from .signals import keep_workers_at_sigterm
@@ -43,6 +44,7 @@ __all__ = [
     'add_training_hooks',
     'apply_bridges',
     'check_end',
+    'logged_records',
     'newest_checkpoint',
     'no_step_message',
 ]

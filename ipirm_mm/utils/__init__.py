@@ -3,7 +3,7 @@
 from .config_types import type_name, with_names
 from .io import atomic_open, atomic_write, check_checkpoint, why_damaged
 from .machine import available_processors
-from .progress import ProgressBar
+from .progress import ProgressBar, duration
 from .safe_pickle import safe_load
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     'atomic_write',
     'available_processors',
     'check_checkpoint',
+    'duration',
     'safe_load',
     'type_name',
     'why_damaged',

@@ -15,6 +15,19 @@ from rich.table import Column
 _SECONDS_BETWEEN_LINES = 10.0
 
 
+def duration(seconds: float) -> str:
+    """Say a duration in seconds, minutes or hours.
+
+    Args:
+        seconds: The seconds.
+    """
+    if seconds < 120:
+        return f'{seconds:.0f} s'
+    if seconds < 7200:
+        return f'{seconds / 60:.0f} min'
+    return f'{seconds / 3600:.1f} h'
+
+
 def _whole_time() -> Column:
     """A column that a narrow terminal does not cut off: the bar gets shorter instead."""
     return Column(min_width=len('0:00:00'), no_wrap=True)

@@ -10,7 +10,7 @@ from .feature_pictures import (
 )
 from .filter_figure import FilterPanel, FilterRow, draw_filters
 from .partition_grid import partition_grid
-from .partition_report import partition_record, report_partition
+from .partition_report import partition_record, read_partitions, report_partition
 from .report_page import write_report
 from .response_figure import Accuracy, EncoderResponse, draw_responses
 from .sample_images import SampleImages
@@ -36,6 +36,7 @@ __all__ = [
     'partition_grid',
     'partition_record',
     'principal_components',
+    'read_partitions',
     'report_partition',
     'tsne',
     'write_report',

@@ -154,3 +154,14 @@ def partition_record(
             record[f'bits_about_{name}'] = float(mutual_information(*pair))
             record[f'nmi_with_{name}'] = float(normalized_mutual_information(*pair))
     return record
+
+
+def read_partitions(work_dir: Path) -> list[dict[str, Any]]:
+    """The records of the partitions of a run, in their order; those that are damaged left out."""
+    found = []
+    for path in sorted((work_dir / 'partitions').glob('partition_*.json')):
+        try:
+            found.append(json.loads(path.read_text()))
+        except (OSError, ValueError):
+            continue
+    return sorted(found, key=lambda record: record['number'])

@@ -13,7 +13,6 @@ page, work_dirs/demo/index.html.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import textwrap
@@ -40,7 +39,7 @@ from runs import ENCODER, ROOT, Run, distillation_chain, map_processes, train_al
 
 import ipirm_mm
 from ipirm_mm.evaluation import bootstrap_interval, format_interval
-from ipirm_mm.visualization import Table, format_table, write_report
+from ipirm_mm.visualization import Table, format_table, read_partitions, write_report
 
 # Smaller views than the config's, which take half of the time.
 VIEWS = ('data_preprocessor.transforms.0.0.scale=20',)
@@ -222,10 +221,9 @@ def curves(runs: list[tuple[str, Run]]) -> dict[str, dict[str, list[tuple[float,
 def partitions(name: str, run: Run) -> list[dict[str, Any]]:
     """Records of the partitions that a run found, with their pictures."""
     found: list[dict[str, Any]] = []
-    for path in sorted((run.folder / 'partitions').glob('partition_*.json')):
-        record = json.loads(path.read_text())
-        record.update(method=name, picture=path.with_suffix('.png'))
-        found.append(record)
+    for record in read_partitions(run.folder):
+        picture = run.folder / 'partitions' / f'partition_{record["number"]:02d}.png'
+        found.append(dict(record, method=name, picture=picture))
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import multiprocessing
 import os
 import runpy
@@ -21,6 +20,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ipirm_mm.engine import logged_records
 from ipirm_mm.utils import available_processors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,14 +172,7 @@ class Run:
 
     def records(self) -> list[dict[str, Any]]:
         """The records that the training has logged so far."""
-        lines: list[dict[str, Any]] = []
-        for path in sorted(self.folder.glob('*/vis_data/scalars.json')):
-            for line in path.read_text().splitlines():
-                try:
-                    lines.append(json.loads(line))
-                except json.JSONDecodeError:  # a line that is being written
-                    break
-        return lines
+        return logged_records(self.folder)
 
     def epochs_done(self) -> float:
         """Number of epochs that are finished."""

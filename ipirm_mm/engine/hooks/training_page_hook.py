@@ -19,7 +19,7 @@ from PIL import Image
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import build_loader, extract_features
 from ipirm_mm.options import check_whole
-from ipirm_mm.utils import atomic_write
+from ipirm_mm.utils import atomic_write, duration
 from ipirm_mm.visualization import (
     SampleImages,
     Section,
@@ -27,6 +27,7 @@ from ipirm_mm.visualization import (
     draw_neighbors,
     nearest_neighbors,
     principal_components,
+    read_partitions,
     tsne,
     write_training_page,
 )
@@ -103,17 +104,18 @@ class TrainingPageHook(Hook):
         self._epochs = [row for row in saved if row['epoch'] <= runner.epoch]
         for path in sorted(self._folder(runner).glob('*.png')):
             self._pictures[path.stem] = path.read_bytes()
-        self._write(runner, runner.epoch)
+        self._write(runner, runner.epoch, new_pictures=False)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Write the page, with new pictures if they are due."""
         done = runner.epoch + 1
         last = done == runner.max_epochs
-        if self.loader_cfg is not None and (done % self.interval == 0 or last):
+        due = self.loader_cfg is not None and (done % self.interval == 0 or last)
+        if due:
             self._draw(runner, done, last)
         if is_main_process():
             self._epochs.append(_figures(runner, done))
-        self._write(runner, done)
+        self._write(runner, done, new_pictures=due)
 
     @staticmethod
     def _folder(runner: Runner) -> Path:
@@ -142,11 +144,11 @@ class TrainingPageHook(Hook):
         for name, picture in (('neighbors', grid), ('map', _pixels(drawn))):
             runner.visualizer.add_image(name, picture, step=done)
 
-    def _write(self, runner: Runner, done: int) -> None:
+    def _write(self, runner: Runner, done: int, new_pictures: bool) -> None:
         if not is_main_process():
             return
         try:
-            for name, png in self._pictures.items():
+            for name, png in self._pictures.items() if new_pictures else ():
                 atomic_write(self._folder(runner) / f'{name}.png', png)
             atomic_write(self._folder(runner) / 'epochs.json', json.dumps(self._epochs))
             self._write_page(runner, done)
@@ -165,7 +167,7 @@ class TrainingPageHook(Hook):
         elif done == first:
             status = f'Epoch {done + 1} of {total} is under way.'
         else:
-            status = f'{done} of {total} epochs are done; about {in_words(left)} left.'
+            status = f'{done} of {total} epochs are done; about {duration(left)} left.'
         records = read_partitions(Path(runner.work_dir))
         newest = self._epochs[-1] if self._epochs else {}
         names = dict(loss='loss', knn='k-NN accuracy, %', seconds='seconds per epoch')
@@ -193,25 +195,6 @@ class TrainingPageHook(Hook):
             text = 'Features of the sample images; the colors are their classes, if they have any.'
             found.append(Section('Map of the features', (), {text: self._pictures['map']}))
         return found
-
-
-def in_words(seconds: float) -> str:
-    """A time in the unit that reads best, such as ``'12 min'``."""
-    for unit, length in (('days', 86400), ('h', 3600), ('min', 60)):
-        if seconds >= 2 * length:
-            return f'{seconds / length:.0f} {unit}'
-    return f'{seconds:.0f} s'
-
-
-def read_partitions(work_dir: Path) -> list[dict[str, Any]]:
-    """The records of the partitions of a run, in their order; those that are damaged left out."""
-    found = []
-    for path in sorted((work_dir / 'partitions').glob('partition_*.json')):
-        try:
-            found.append(json.loads(path.read_text()))
-        except (OSError, ValueError):
-            continue
-    return sorted(found, key=lambda record: record['number'])
 
 
 def _figures(runner: Runner, done: int) -> dict[str, float]:

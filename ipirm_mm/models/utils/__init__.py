@@ -24,6 +24,7 @@ from .label_rules import (
 )
 from .momentum_encoder import MomentumEncoder
 from .pooling import pool_last, pooled_feature, run_wrapped_classifier, whole_images
+from .publishing import published_checkpoint, published_config
 from .sample_indices import sample_indices
 from .weights import (
     CheckedPretrained,
@@ -60,6 +61,8 @@ __all__ = [
     'own_rows',
     'plain_classifier',
     'plain_state',
+    'published_checkpoint',
+    'published_config',
     'refuse_non_finite',
     'pool_last',
     'pooled_feature',
