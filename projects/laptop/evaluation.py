@@ -5,6 +5,7 @@ Images are tinted at random, so accuracies are means over several draws of the c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,22 @@ def gain_cells(values: np.ndarray, reference: np.ndarray) -> dict[str, str]:
     return dict(
         gain=mean_and_range(gains, '+.1f'), above=f'{int((gains > 0).sum())} of {len(gains)}'
     )
+
+
+def paired_p(differences: Sequence[float] | np.ndarray) -> float:
+    """Two-sided p value of Student's paired t test of two differences or more.
+
+    With t = sqrt(n - 1) tan(a), its density is a power of the cosine of a, integrated here.
+    """
+    freedom = len(differences) - 1
+    error = np.std(differences, ddof=1) / math.sqrt(len(differences))
+    angle = math.atan2(abs(np.mean(differences)), error * math.sqrt(freedom))
+
+    def integral(low: float) -> float:
+        x = torch.linspace(low, math.pi / 2, 20001, dtype=torch.float64)
+        return float(torch.trapezoid(x.cos() ** (freedom - 1), x))
+
+    return integral(angle) / integral(0.0)
 
 
 def add_report(rows: Sequence[dict[str, Any]], configs: Mapping[str, str]) -> None:

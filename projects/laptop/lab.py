@@ -14,7 +14,6 @@ import argparse
 import copy
 import itertools
 import json
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from evaluation import paired_p
 from lab_data import Images, evaluate, load
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -257,22 +257,6 @@ def run(settings: dict[str, Any], seed: int, splits: Sequence[str]) -> list[Reco
         dict(record, split=split, **evaluate(trainer.model, split, data_of(settings)))
         for split in splits
     ]
-
-
-def paired_p(differences: Sequence[float]) -> float:
-    """Two-sided p value of Student's paired t test of two differences or more.
-
-    With t = sqrt(n - 1) tan(a), its density is a power of the cosine of a, integrated here.
-    """
-    freedom = len(differences) - 1
-    error = np.std(differences, ddof=1) / math.sqrt(len(differences))
-    angle = math.atan2(abs(np.mean(differences)), error * math.sqrt(freedom))
-
-    def integral(low: float) -> float:
-        x = torch.linspace(low, math.pi / 2, 20001, dtype=torch.float64)
-        return float(torch.trapezoid(x.cos() ** (freedom - 1), x))
-
-    return integral(angle) / integral(0.0)
 
 
 def read(path: Path) -> list[Record]:

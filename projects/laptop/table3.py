@@ -5,21 +5,27 @@
 
 Trains each method on 10,000 tinted images of Fashion-MNIST without labels, and a supervised
 network from scratch on 500 labeled images; then fits linear classifiers to the 500 labeled
-images and tests on the original 10,000 test images. Writes the table to
-work_dirs/table3/table3.md. Finished runs are reused if nothing that they depend on has changed.
+images and tests on the original 10,000 test images. Writes to work_dirs/table3: the table
+(table3.md), what our recipe gains over each other row (gains.md), and the accuracies of each seed
+(table3.json). Finished runs are reused if nothing that they depend on has changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from evaluation import (
     add_report,
     evaluate_encoder,
+    gain_cells,
     load,
     mean_and_range,
+    paired_p,
     save_table,
     tinted_features,
 )
@@ -31,6 +37,7 @@ from runs import ENCODER, ROOT, Run, table_parser, train_all
 
 from ipirm_mm import cli
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER, read_fashion_mnist
+from ipirm_mm.utils import atomic_write
 
 # For each method, name and config of its rows.
 METHODS = {
@@ -41,7 +48,16 @@ METHODS = {
         ('SimCLR + IP-IRM, report', 'sum_report'),
         ('SimCLR + IP-IRM, ours', ENCODER),
     ),
-    # The older recipe, with the mean over 20 subsets and group normalization.
+    'simsiam': (
+        ('SimSiam', 'sum_simsiam'),
+        ('SimSiam, penalty alone', 'sum_simsiam_penalty_only'),
+        ('SimSiam, random partition', 'sum_simsiam_random_partition'),
+        ('SimSiam + IP-IRM, report', 'sum_simsiam_report'),
+        ('SimSiam + IP-IRM, ours without penalty', 'sum_simsiam_no_penalty'),
+        ('SimSiam + IP-IRM, ours', 'ipirm_simsiam_sum'),
+        ('SimSiam + IP-IRM, true color', 'sum_simsiam_true_factor'),
+    ),
+    # The older recipe, with the mean over 20 subsets; SimCLR with group normalization.
     'simclr_mean': (
         ('SimCLR, mean', 'simclr'),
         ('SimCLR, mean, penalty alone', 'penalty_only'),
@@ -49,12 +65,12 @@ METHODS = {
         ('SimCLR, mean + IP-IRM, report', 'ipirm_simclr_report'),
         ('SimCLR, mean + IP-IRM, older', 'ipirm_simclr'),
     ),
-    'simsiam': (
-        ('SimSiam', 'simsiam'),
-        ('SimSiam, penalty alone', 'simsiam_penalty_only'),
-        ('SimSiam, random partition', 'simsiam_random_partition'),
-        ('SimSiam + IP-IRM, report', 'ipirm_simsiam_report'),
-        ('SimSiam + IP-IRM, older', 'ipirm_simsiam'),
+    'simsiam_mean': (
+        ('SimSiam, mean', 'simsiam'),
+        ('SimSiam, mean, penalty alone', 'simsiam_penalty_only'),
+        ('SimSiam, mean, random partition', 'simsiam_random_partition'),
+        ('SimSiam, mean + IP-IRM, report', 'ipirm_simsiam_report'),
+        ('SimSiam, mean + IP-IRM, older', 'ipirm_simsiam'),
     ),
     # The report has no recipe for these.
     'mocov3': (
@@ -84,6 +100,15 @@ REPORTED = {
     'SimCLR + IP-IRM, report': 'linear_ipirm_simclr_r50',
     'SimSiam + IP-IRM, report': 'linear_ipirm_simsiam_r50',
 }
+MEASURES = dict(probe='linear probe', shifted='linear probe, color shifted', knn='k-NN')
+GAIN_COLUMNS = (
+    ('name', 'method'),
+    ('reference', 'compared with'),
+    ('measure', 'measure'),
+    ('gain', 'gain, lowest to highest'),
+    ('above', 'seeds above'),
+    ('p', 'p, paired t test'),
+)
 COLUMNS = (
     ('name', 'method'),
     ('report', 'report (ImageNet)'),
@@ -133,6 +158,29 @@ def supervised(models: tuple[Any, Any], test_set: dict[str, Any]) -> dict[str, t
     return correct
 
 
+def gain_rows(
+    accuracy: dict[str, dict[str, list[float]]], ours: str, references: Sequence[str]
+) -> list[dict[str, str]]:
+    """Rows of what one row of the table gains over others.
+
+    Args:
+        accuracy: Percent of each seed, by measure, by name of the row.
+        ours: Name of the row whose gains are meant.
+        references: Names of the rows that it is compared with.
+    """
+    rows = []
+    for reference in references:
+        for measure, heading in MEASURES.items():
+            values = np.array(accuracy[ours][measure])
+            others = np.array(accuracy[reference][measure])
+            row = dict(name=ours, reference=reference, measure=heading)
+            row |= gain_cells(values, others)
+            if len(values) > 1:
+                row['p'] = f'{paired_p(values - others):.1g}'
+            rows.append(row)
+    return rows
+
+
 def main() -> None:
     args = parse_args()
     console = Console()
@@ -161,7 +209,7 @@ def main() -> None:
     MMLogger.get_instance('table3', log_level='ERROR')
     test_set = dict(split='full_test', data_root=args.data_root)
     config = Config.fromfile(ROOT / 'configs/quickstart/sum_simclr.py')
-    rows = []
+    rows: list[dict[str, Any]] = []
     with console.status('evaluating'):
         results: dict[str, list[dict[str, torch.Tensor]]] = {'untrained': []}
         for seed in args.seeds:
@@ -176,13 +224,23 @@ def main() -> None:
                 else evaluate_encoder(load(pair[0]), test_set)
                 for pair in by_seed
             ]
-    for name, by_seed in results.items():
-        row: dict[str, Any] = dict(name=name)
-        for key in by_seed[0]:
-            row[key] = mean_and_range([100 * float(result[key].mean()) for result in by_seed])
-        rows.append(row)
+    accuracy = {
+        name: {key: [100 * float(result[key].mean()) for result in by_seed] for key in by_seed[0]}
+        for name, by_seed in results.items()
+    }
+    for name, measured in accuracy.items():
+        row = {key: mean_and_range(values) for key, values in measured.items()}
+        rows.append(dict(name=name, **row))
     add_report(rows, REPORTED)
     save_table(args.work_dir / 'table3.md', rows, COLUMNS)
+    gains = []
+    for names in ([name for name, _ in METHODS[method]] for method in args.methods):
+        for ours in (name for name in names if name.endswith('IP-IRM, ours')):
+            gains += gain_rows(accuracy, ours, [name for name in names if name != ours])
+    if gains:
+        save_table(args.work_dir / 'gains.md', gains, GAIN_COLUMNS)
+    record = dict(images=args.images, epochs=args.epochs, seeds=args.seeds, accuracy=accuracy)
+    atomic_write(args.work_dir / 'table3.json', json.dumps(record, indent=1))
     print(f'\n{args.work_dir}/table3.md: mean over seeds {args.seeds} (lowest to highest)')
 
 

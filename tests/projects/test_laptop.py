@@ -22,7 +22,7 @@ FOLDER = Path(__file__).resolve().parents[2] / 'projects/laptop'
 def _importable(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ('runs', 'evaluation', 'glyphs', 'demo'):
+    for name in ('runs', 'evaluation', 'glyphs', 'demo', 'table3'):
         sys.modules.pop(name, None)
 
 
@@ -156,6 +156,29 @@ def glyphs_file(tmp_path):
     path = tmp_path / 'glyphs.npz'
     np.savez(path, images=images, labels=labels, factors=factors, split=split)
     return path
+
+
+def test_rows_of_table_3_have_names_of_their_own_and_configs_that_exist():
+    from table3 import METHODS, REPORTED
+
+    rows = [row for method in METHODS.values() for row in method]
+    assert len({name for name, _ in rows}) == len({config for _, config in rows}) == len(rows)
+    configs = FOLDER.parents[1] / 'configs/quickstart'
+    assert not [config for _, config in rows if not (configs / f'{config}.py').is_file()]
+    assert set(REPORTED) - {'supervised'} <= {name for name, _ in rows}
+
+
+def test_gains_of_table_3_are_paired_by_seed():
+    from table3 import MEASURES, gain_rows
+
+    first, second = [50.0, 60.0, 70.0], [48.0, 59.0, 70.5]
+    accuracy = {'ours': dict.fromkeys(MEASURES, first), 'alone': dict.fromkeys(MEASURES, second)}
+    rows = gain_rows(accuracy, 'ours', ['alone'])
+    assert [row['measure'] for row in rows] == list(MEASURES.values())
+    assert {row['gain'] for row in rows} == {'+0.8 (-0.5 to +2.0)'}
+    assert {row['above'] for row in rows} == {'2 of 3'}
+    # t = 0.8333 / (1.2583 / sqrt(3)) = 1.147 with two degrees of freedom.
+    assert {row['p'] for row in rows} == {'0.4'}
 
 
 @pytest.mark.slow

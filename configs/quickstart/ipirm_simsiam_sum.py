@@ -1,0 +1,15 @@
+# Stage I on SimSiam at a laptop's scale with the sum of the report's Eq. 2 over 50 subsets, as
+# ipirm_simclr_sum.py on SimCLR: batch normalization, a lower temperature and smaller crops. Its
+# penalty is smaller. The weight was chosen on other seeds and images than docs/stage1.md reports.
+_base_ = ['ipirm_simsiam.py']
+
+model = dict(
+    num_subsets=50,
+    backbone=dict(norm_cfg=dict(type='BN')),
+    head=dict(objective='report', temperature=0.3, irm_weight=0.05),
+)
+view_pipeline = [
+    dict(type='RandomResizedCrop', scale=28, crop_ratio_range=(0.3, 1.0)),
+    dict(type='RandomFlip', prob=0.5),
+]
+data_preprocessor = dict(transforms=[view_pipeline])

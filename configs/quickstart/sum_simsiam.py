@@ -1,0 +1,5 @@
+# Control: plain SimSiam with the network and crops of ipirm_simsiam_sum.py.
+_base_ = ['ipirm_simsiam_sum.py']
+
+model = dict(head=dict(irm_weight=0.0))
+custom_hooks = [dict(type='PartitionUpdateHook', max_partitions=0), _base_.knn_hook]
