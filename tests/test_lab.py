@@ -78,3 +78,39 @@ def test_table_pairs_seeds(lab, tmp_path):
     records.append(dict(settings=other, seed=1, split='val', shifted=45.0))
     ours = lab['make_table'](records[:3], records, 'shifted', dict(weight=4))[0]
     assert ours['gain'] == '+5.0' and 'p' not in ours
+
+
+def test_a_curve_of_the_figure_has_the_runs_that_differ_in_one_setting(lab, monkeypatch):
+    figure = runpy.run_path(str(LAB.parent / 'lab_figure.py'), run_name='not_main')
+
+    def run(method, seed, value, **settings):
+        settings = lab['settings_of'](method, {**figure['RECIPE'], **settings})
+        return dict(settings=settings, seed=seed, split='test', shifted=value)
+
+    records = [
+        run('ours', 0, 60.0),
+        run('ours', 1, 61.0),
+        run('ours', 0, 40.0, subsets=2),
+        run('ours', 0, 30.0, subsets=2, weight=0.2),
+        run('penalty', 0, 20.0),
+    ]
+    curve = figure['curve']
+    assert curve(records, 'ours', 'subsets', 'shifted') == {2: [40.0], 50: [60.0, 61.0]}
+    assert curve(records, 'ours', 'weight', 'shifted') == {1: [60.0, 61.0]}
+    assert curve(records, 'penalty', 'weight', 'shifted') == {1: [20.0]}
+    assert curve(records, 'ours', 'weight', 'knn') == {}
+
+
+def test_the_figure_of_the_lab_says_which_runs_are_missing(lab, monkeypatch, tmp_path, capsys):
+    figure = str(LAB.parent / 'lab_figure.py')
+    out = tmp_path / 'lab.png'
+    monkeypatch.setattr('sys.argv', [figure, '--out', str(out), '--seeds', '999'])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(figure, run_name='__main__')
+    assert stop.value.code not in (0, None) and not out.exists()
+    assert 'lab.jsonl has no run of the recipe for --split full_test, --seeds 999' in ''.join(
+        (*capsys.readouterr(), str(stop.value.code))
+    )
+    monkeypatch.setattr('sys.argv', [figure, '--out', str(out)])
+    runpy.run_path(figure, run_name='__main__')
+    assert out.read_bytes().startswith(b'\x89PNG')

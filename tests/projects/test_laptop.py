@@ -26,7 +26,7 @@ def _importable(monkeypatch):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize('name', ['demo', 'table2', 'table3', 'table4', 'glyphs'])
+@pytest.mark.parametrize('name', ['demo', 'table2', 'table3', 'table4', 'glyphs', 'lab_figure'])
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [f'{name}.py', '--help'])
     with pytest.raises(SystemExit) as stop:
