@@ -22,9 +22,11 @@ from ipirm_mm.apis.image_folder import (
     choose_batch_size,
     choose_epochs,
     choose_image_size,
+    choose_sizes,
     choose_subsets,
     read_folder,
 )
+from ipirm_mm.apis.pretraining import pretraining_config
 from ipirm_mm.errors import UserError
 
 MODES = ('RGB', 'L', 'P', 'RGBA', 'CMYK', 'I;16', '1')
@@ -215,8 +217,45 @@ def test_an_interrupted_run_goes_on_and_the_config_trains_alike(folder, trained,
         assert all(torch.equal(state[key], value) for key, value in expected.items())
 
 
+def test_tools_measure_a_training_by_its_config(trained):
+    config, checkpoint = trained / 'config.py', trained / 'epoch_2.pth'
+    table = run_tool('tools/benchmark_ssl.py', config, checkpoint, '--test', '--k', 5).stdout
+    assert 'knn_bank: 32 of 32 images used' in table
+    assert 'test_dataloader: 8 of 8 images used' in table and 'linear probe' in table
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('method', ['ipirm-simsiam', 'simclr', 'simsiam'])
+def test_the_test_tool_measures_a_training_by_its_config(trained):
+    output = run_tool('tools/test.py', trained / 'config.py', trained / 'epoch_2.pth').stdout
+    assert 'knn/top1' in output
+
+
+@pytest.mark.parametrize('method', ['simclr', 'simsiam'])
+def test_controls_differ_from_the_method_in_the_partition_only(folder, tmp_path, method):
+    found = read_folder(folder, tmp_path)
+    sizes = choose_sizes(found, 8, 64, 0)
+    configs = {
+        name: pretraining_config(found, found.classes, 'resnet18', name, 8, sizes, 3, 0)
+        for name in (f'ipirm-{method}', f'{method}-penalty-only', f'{method}-random-partition')
+    }
+    ours, alone, random = configs.values()
+    for control in (alone, random):
+        assert control.model.head.irm_weight == ours.model.head.irm_weight
+        assert control.model.head.irm_warmup_epochs == ours.model.head.irm_warmup_epochs == 2
+        for section in ('train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg'):
+            assert control.get(section) == ours.get(section)
+    hooks = [config.custom_hooks[0] for config in (ours, random)]
+    assert [hook.solver.strategy for hook in hooks] == ['kmeans', 'random']
+    assert all((hook.interval, hook.max_partitions) == (2, 1) for hook in hooks)
+    assert random.model.num_subsets == ours.model.num_subsets == 3
+    assert alone.custom_hooks[0].max_partitions == 0 and alone.model.head.penalize_batch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'method',
+    ['ipirm-simsiam', 'simclr', 'simsiam', 'simclr-penalty-only', 'simclr-random-partition'],
+)
 def test_other_methods(folder, tmp_path, method):
     encoder = ipirm_mm.pretrain(folder, tmp_path, method=method, epochs=1, **SMALL)
     assert encoder.is_file()

@@ -28,7 +28,8 @@ def parse_args() -> argparse.Namespace:
         '--method',
         choices=tuple(METHODS),
         default='ipirm-simclr',
-        help='how to train (default: ipirm-simclr)',
+        help='how to train; those with penalty-only and random-partition are controls '
+        '(default: ipirm-simclr)',
     )
     for name, text in (
         ('--epochs', 'passes over the images (default: 100 to 800, by their number)'),

@@ -36,12 +36,16 @@ from .image_folder import (
 )
 from .runs import plain_config, train_in
 
-# The config that each method changes.
+# The config that each method changes: IP-IRM, the methods that it builds on, and its controls.
 METHODS = {
     'ipirm-simclr': 'ours/ipirm_simclr_r50_ours.py',
     'ipirm-simsiam': 'ours/ipirm_simsiam_r50_ours.py',
     'simclr': 'baselines/simclr_r50.py',
     'simsiam': 'baselines/simsiam_r50.py',
+    'simclr-penalty-only': 'ours/simclr_r50_ours_penalty_only.py',
+    'simclr-random-partition': 'ours/simclr_r50_ours_random_partition.py',
+    'simsiam-penalty-only': 'ours/simsiam_r50_ours_penalty_only.py',
+    'simsiam-random-partition': 'ours/simsiam_r50_ours_random_partition.py',
 }
 # With fewer, k-NN could have to name a class that no voting image has.
 LEAST_PER_CLASS = 10
@@ -86,7 +90,8 @@ def pretrain(
         method: ``'ipirm-simclr'``, ``'ipirm-simsiam'``, or without partitions ``'simclr'`` and
             ``'simsiam'``. Defaults to ``'ipirm-simclr'``. IP-IRM has the recipe of
             ``configs/ours``: a quarter of the epochs without partition, then one partition by
-            k-means.
+            k-means. Its controls, which tell whether the partition is what helps, are
+            ``'simclr-penalty-only'`` and ``'simclr-random-partition'``, and the same of SimSiam.
         epochs: Passes over the images. Defaults to None: 100 to 800, so that as many images are
             seen as in the report, if that is in this range.
         batch_size: Images per step. Defaults to None: a power of two from 8 to 256, for at least
@@ -134,7 +139,7 @@ def pretrain(
     cfg.work_dir = str(path)
     encoder = path / PLAIN
     known = f'{len(classes)} folders as classes for k-NN' if classes else 'no classes'
-    divided = f', {subsets} subsets' if method.startswith('ipirm') else ''
+    divided = f', {subsets} subsets' if _divides(cfg) else ''
     print_log(
         f'{folder.count} images ({known}); {method} of {model}: {epochs} epochs, '
         f'{sizes.batch_size} images of {sizes.image_size} pixels per step{divided}. '
@@ -184,31 +189,27 @@ def pretraining_config(
     cfg.train_cfg = dict(by_epoch=True, max_epochs=epochs)
     scale_rate(cfg, batch)
     cfg.randomness = dict(seed=seed)
-    hooks: list[dict[str, Any]] = []
-    invariant = method.startswith('ipirm')
-    if invariant:
-        begin = max(epochs // 4, 1)
+    divides, begin = _divides(cfg), max(epochs // 4, 1)
+    partition_hook = _partition_hook(cfg)
+    if divides:
+        partition_hook.interval = begin
         cfg.model.num_subsets = num_subsets
+    if 'irm_warmup_epochs' in cfg.model.head:
         cfg.model.head.irm_warmup_epochs = begin
-        hooks.append(
-            dict(
-                type='PartitionUpdateHook',
-                interval=begin,
-                max_partitions=1,
-                solver=dict(strategy='kmeans'),
-            )
-        )
-    else:
-        hooks.append(dict(type='PartitionUpdateHook', max_partitions=0))
+    hooks: list[dict[str, Any]] = [partition_hook]
     interval = max(epochs // 20, 1)
     if classes:
+        k = min(max(folder.count // 50, 5), 200)
+        cfg.knn_bank = loader(one_part(images, PARTS, rest=True), batch, workers)
+        cfg.test_dataloader = loader(one_part(images, PARTS), batch, workers)
+        cfg.test_cfg, cfg.test_evaluator = dict(), dict(type='KNNAccuracy', k=k)
         hooks.append(
             dict(
                 type='KNNHook',
                 interval=interval,
-                k=min(max(folder.count // 50, 5), 200),
-                bank_dataloader=loader(one_part(images, PARTS, rest=True), batch, workers),
-                query_dataloader=loader(one_part(images, PARTS), batch, workers),
+                k=k,
+                bank_dataloader=cfg.knn_bank,
+                query_dataloader=cfg.test_dataloader,
             )
         )
     shown = {
@@ -218,7 +219,7 @@ def pretraining_config(
         'method': method,
         'epochs': epochs,
         **vars(sizes),
-        **(dict(num_subsets=num_subsets) if invariant else {}),
+        **(dict(num_subsets=num_subsets) if divides else {}),
         'seed': seed,
     }
     hooks += [
@@ -239,6 +240,15 @@ def pretraining_config(
         type='CheckpointHook', interval=max(epochs // 50, 1), max_keep_ckpts=2
     )
     return plain_config(cfg)
+
+
+def _partition_hook(cfg: Config) -> Any:
+    return next(hook for hook in cfg.custom_hooks if hook.type == 'PartitionUpdateHook')
+
+
+def _divides(cfg: Config) -> bool:
+    """Whether a method finds partitions."""
+    return bool(_partition_hook(cfg).get('max_partitions') != 0)
 
 
 def _next_steps(model: str) -> dict[str, str]:

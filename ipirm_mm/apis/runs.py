@@ -25,7 +25,7 @@ from ipirm_mm.utils import ProgressBar, atomic_write
 
 CONFIG, AS_RUN = 'config.py', 'config_as_run.py'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-# What a runner reads of a config; names that only helped to write it are left out.
+# What a runner and our tools read of a config; names that only helped to write it are left out.
 _SECTIONS = (
     'default_scope',
     'custom_imports',
@@ -34,6 +34,7 @@ _SECTIONS = (
     *(f'{split}_{part}' for split in ('train', 'val', 'test') for part in ('dataloader', 'cfg')),
     'val_evaluator',
     'test_evaluator',
+    'knn_bank',  # of tools/benchmark_ssl.py
     'optim_wrapper',
     'param_scheduler',
     'auto_scale_lr',
