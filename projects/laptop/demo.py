@@ -27,15 +27,14 @@ from evaluation import (
     NUM_DRAWS,
     correct_rate,
     draw_scores,
+    encoder_of,
     evaluate_encoder,
     load,
     merge_draws,
 )
-from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmpretrain import get_model
 from rich.console import Console
-from runs import ENCODER, ROOT, Run, distillation_chain, map_processes, train_all
+from runs import ENCODER, Run, distillation_chain, map_processes, train_all
 
 import ipirm_mm
 from ipirm_mm.evaluation import bootstrap_interval, format_interval
@@ -142,13 +141,7 @@ def parse_args() -> argparse.Namespace:
 def encoder_rates(of: Run | int) -> dict[str, float]:
     """Evaluate the encoder of a run, or of a seed before its training; in percent."""
     MMLogger.get_instance('demo', log_level='ERROR')
-    if isinstance(of, Run):
-        model = load(of)
-    else:
-        torch.manual_seed(of)
-        model = get_model(Config.fromfile(ROOT / 'configs/quickstart/sum_simclr.py'), device='cpu')
-        model.init_weights()
-    rates = evaluate_encoder(model, dict(split=['val', 'test']))
+    rates = evaluate_encoder(encoder_of(of), dict(split=['val', 'test']))
     return {name: 100 * float(rate.mean()) for name, rate in rates.items()}
 
 

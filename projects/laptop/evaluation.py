@@ -19,7 +19,7 @@ from mmengine.runner import load_checkpoint
 from mmpretrain import get_model
 from mmpretrain.models import BaseClassifier
 from mmpretrain.registry import DATASETS, MODELS
-from runs import Run
+from runs import ROOT, Run
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -41,6 +41,16 @@ def load(run: Run) -> Any:
         return load_classifier(config, str(run.checkpoint))
     model = get_model(config, device='cpu')
     load_checkpoint(model, str(run.checkpoint), map_location='cpu', logger='silent')
+    return model
+
+
+def encoder_of(what: Run | int) -> Any:
+    """The network of a run in evaluation mode, or that of a seed before its training."""
+    if isinstance(what, Run):
+        return load(what)
+    torch.manual_seed(what)
+    model = get_model(Config.fromfile(ROOT / 'configs/quickstart/sum_simclr.py'), device='cpu')
+    model.init_weights()
     return model
 
 

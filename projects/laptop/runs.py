@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ipirm_mm.engine import logged_records
-from ipirm_mm.utils import available_processors
+from ipirm_mm.utils import ProgressBar, available_processors
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'tools/train.py'
@@ -241,18 +241,26 @@ def train_all(runs: list[Run], console: Console) -> None:
                 run.process.terminate()
 
 
-def map_processes(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+def map_processes(
+    function: Callable[[Any], Any], items: Sequence[Any], what: str = 'evaluating'
+) -> list[Any]:
     """Call a function for each item, in as many processes as :func:`train_all` has.
 
     Args:
         function: A function of a module.
         items: Its arguments.
+        what: What is done, for the progress bar. Defaults to ``'evaluating'``.
 
     Returns:
         What it returns, in the order of ``items``.
     """
     with _PROCESSES.Pool(min(_slots(), len(items)), torch.set_num_threads, (1,)) as pool:
-        return pool.map(function, items, chunksize=1)
+        found = []
+        with ProgressBar(what) as bar:
+            for result in pool.imap(function, items):
+                found.append(result)
+                bar(len(found) / len(items), f'{len(found)} of {len(items)}')
+        return found
 
 
 def distillation_chain(

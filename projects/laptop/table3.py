@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from evaluation import (
     add_report,
+    encoder_of,
     evaluate_encoder,
     gain_cells,
     load,
@@ -29,11 +30,9 @@ from evaluation import (
     save_table,
     tinted_features,
 )
-from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmpretrain import get_model
 from rich.console import Console
-from runs import ENCODER, ROOT, Run, table_parser, train_all
+from runs import ENCODER, Run, map_processes, table_parser, train_all
 
 from ipirm_mm import cli
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER, read_fashion_mnist
@@ -158,6 +157,24 @@ def supervised(models: tuple[Any, Any], test_set: dict[str, Any]) -> dict[str, t
     return correct
 
 
+def measure(task: tuple[int | tuple[Run, ...], str]) -> dict[str, float]:
+    """Evaluate one network of the table on the test images, in percent.
+
+    Args:
+        task: What is evaluated, and the folder of the IDX files. A run is an encoder; two are
+            supervised networks, see :func:`supervised`; a seed is an encoder without training.
+    """
+    what, data_root = task
+    MMLogger.get_instance('table3', log_level='ERROR')
+    test_set = dict(split='full_test', data_root=data_root)
+    if isinstance(what, tuple) and len(what) == 2:
+        correct = supervised((load(what[0]), load(what[1])), test_set)
+    else:
+        encoder = encoder_of(what if isinstance(what, int) else what[0])
+        correct = evaluate_encoder(encoder, test_set)
+    return {key: round(100 * float(hits.mean()), 2) for key, hits in correct.items()}
+
+
 def gain_rows(
     accuracy: dict[str, dict[str, list[float]]], ours: str, references: Sequence[str]
 ) -> list[dict[str, str]]:
@@ -206,28 +223,15 @@ def main() -> None:
     by_seed = zip(*runs.values())
     train_all([run for row in by_seed for pair in row for run in pair], console)
 
-    MMLogger.get_instance('table3', log_level='ERROR')
-    test_set = dict(split='full_test', data_root=args.data_root)
-    config = Config.fromfile(ROOT / 'configs/quickstart/sum_simclr.py')
-    rows: list[dict[str, Any]] = []
-    with console.status('evaluating'):
-        results: dict[str, list[dict[str, torch.Tensor]]] = {'untrained': []}
-        for seed in args.seeds:
-            torch.manual_seed(seed)
-            untrained = get_model(config, device='cpu')
-            untrained.init_weights()
-            results['untrained'].append(evaluate_encoder(untrained, test_set))
-        for name, by_seed in runs.items():
-            results[name] = [
-                supervised((load(pair[0]), load(pair[1])), test_set)
-                if name == 'supervised'
-                else evaluate_encoder(load(pair[0]), test_set)
-                for pair in by_seed
-            ]
+    of: dict[str, list[Any]] = {'untrained': list(args.seeds), **runs}
+    tasks = [(one, args.data_root) for several in of.values() for one in several]
+    found = iter(map_processes(measure, tasks))
+    results = {name: [next(found) for _ in several] for name, several in of.items()}
     accuracy = {
-        name: {key: [100 * float(result[key].mean()) for result in by_seed] for key in by_seed[0]}
+        name: {key: [result[key] for result in by_seed] for key in by_seed[0]}
         for name, by_seed in results.items()
     }
+    rows: list[dict[str, Any]] = []
     for name, measured in accuracy.items():
         row = {key: mean_and_range(values) for key, values in measured.items()}
         rows.append(dict(name=name, **row))
