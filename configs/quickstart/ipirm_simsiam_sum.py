@@ -1,6 +1,6 @@
 # Stage I on SimSiam at a laptop's scale with the sum of the report's Eq. 2 over 50 subsets, as
-# ipirm_simclr_sum.py on SimCLR: batch normalization, a lower temperature and smaller crops. Its
-# penalty is smaller. The weight was chosen on other seeds and images than docs/stage1.md reports.
+# ipirm_simclr_sum.py on SimCLR: batch normalization, a lower temperature and smaller crops. The
+# weight of the penalty is small: more does harm, and none does as well (docs/stage1.md).
 _base_ = ['ipirm_simsiam.py']
 
 model = dict(
