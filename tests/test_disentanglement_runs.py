@@ -103,26 +103,26 @@ def test_the_metric_on_several_ranks_gives_what_one_gives(trained, tmp_path, ran
 
 @pytest.mark.slow
 def test_a_partition_by_the_true_factor_ranks_above_simclr(tmp_path):
-    """By what can be read of the class, and by the probe under shift.
+    """By modularity, by what can be read of the class, and by the probe under shift.
 
-    Not by DCI's disentanglement, IRS and modularity: SimCLR knows little besides the color, and
-    these measures reward a feature that knows one factor only.
+    Not by DCI's disentanglement and completeness, and IRS: SimCLR knows little besides the color,
+    and these measures reward a feature that knows one factor only.
     """
     rows = {}
-    for name in ('simclr', 'true_factor'):
+    for name in ('sum_simclr', 'sum_true_factor'):
         config = f'configs/quickstart/{name}.py'
         checked(run('tools/train.py', config, '--work-dir', tmp_path / name))
         weights = tmp_path / name / 'epoch_20.pth'
         printed = checked(run(BENCHMARK, config, weights, '--disentanglement')).stdout
         rows[name] = table(printed, 'IRS')[0], *table(printed, 'factor')
     (plain, plain_class, plain_color), (true, true_class, true_color) = rows.values()
-    assert float(true['EXP']) > float(plain['EXP'])
-    assert float(true_class['EXP']) > float(plain_class['EXP']) + 0.05
+    assert float(true['MOD']) > float(plain['MOD']) + 0.1
+    assert float(true_class['EXP']) > float(plain_class['EXP']) + 0.04
     assert float(true_class['DCI: I']) > float(plain_class['DCI: I']) + 0.1
-    assert float(true_color['DCI: I']) < float(plain_color['DCI: I']) - 0.05
+    assert float(true_color['DCI: I']) < float(plain_color['DCI: I']) - 0.3
     tied = 'probe, factor tied to class'
-    assert float(true_color[tied]) > float(plain_color[tied]) + 10
+    assert float(true_color[tied]) > float(plain_color[tied]) + 20
     plain_loss, true_loss = (
         float(row['probe, control']) - float(row[tied]) for row in (plain_color, true_color)
     )
-    assert true_loss < plain_loss - 2
+    assert true_loss < plain_loss - 5
