@@ -91,11 +91,13 @@ def test_a_curve_of_the_figure_has_the_runs_that_differ_in_one_setting(lab, monk
         run('ours', 0, 60.0),
         run('ours', 1, 61.0),
         run('ours', 0, 40.0, subsets=2),
+        run('ours', 1, 41.0, subsets=2),
+        run('ours', 0, 50.0, subsets=5),  # without seed 1: left out
         run('ours', 0, 30.0, subsets=2, weight=0.2),
         run('penalty', 0, 20.0),
     ]
     curve = figure['curve']
-    assert curve(records, 'ours', 'subsets', 'shifted') == {2: [40.0], 50: [60.0, 61.0]}
+    assert curve(records, 'ours', 'subsets', 'shifted') == {2: [40.0, 41.0], 50: [60.0, 61.0]}
     assert curve(records, 'ours', 'weight', 'shifted') == {1: [60.0, 61.0]}
     assert curve(records, 'penalty', 'weight', 'shifted') == {1: [20.0]}
     assert curve(records, 'ours', 'weight', 'knn') == {}

@@ -56,6 +56,8 @@ def curve(
 ) -> dict[float, list[float]]:
     """Values of a measure, one per seed, by the values of one setting of the recipe.
 
+    Values that were not run with all seeds are left out.
+
     Args:
         records: Runs of one split.
         method: Which method's runs.
@@ -70,7 +72,9 @@ def curve(
         value = settings.get(key, 0)
         if settings == settings_of(method, {**RECIPE, key: value}):
             found.setdefault(value, []).append(record[metric])
-    return dict(sorted(found.items()))
+    # A mean over fewer seeds than the others would not compare with them.
+    seeds = max(map(len, found.values()), default=0)
+    return {value: found[value] for value in sorted(found) if len(found[value]) == seeds}
 
 
 def draw(axes: Any, curves: dict[str, dict[float, list[float]]], xlabel: str) -> None:
