@@ -19,6 +19,7 @@ from mmpretrain.registry import MODELS
 from ipirm_mm.datasets import FashionMNIST50
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import ModelSource, Predictions, save_predictions
+from ipirm_mm.evaluation.model_source import selections
 from ipirm_mm.model_card import (
     Card,
     Training,
@@ -27,6 +28,7 @@ from ipirm_mm.model_card import (
     read_results,
     stage_one_settings,
 )
+from ipirm_mm.model_card.training import data_set_lines
 
 CONFIG = ROOT / 'configs/quickstart/student_kl.py'
 
@@ -206,6 +208,17 @@ def test_without_safetensors_the_rest_is_published(files, tmp_path, monkeypatch,
         line for line in capsys.readouterr().out.splitlines() if 'the library is missing' in line
     ]
     assert len(printed) == 1 and printed[0].endswith('pip install safetensors')
+
+
+def test_a_card_counts_the_part_of_the_images_that_was_trained_on():
+    """As of a student of `distill`, whose data set is within KFoldDataset."""
+    inner = dict(type='FashionMNIST50', split='val', pipeline=[])
+    wrapper = dict(type='KFoldDataset', dataset=inner, fold=0, num_splits=5, seed=0)
+    for test_mode, which, count in ((False, 'all but part', 400), (True, 'part', 100)):
+        found = selections(dict(wrapper, test_mode=test_mode))
+        lines = data_set_lines(found, count=True)
+        assert f'- of these images: {which} 0 of 5, counted from 0 (KFoldDataset, seed=0)' in lines
+        assert f'- images: {count}, counted in the data at hand' in lines
 
 
 def test_a_card_does_not_invent(files, tmp_path):

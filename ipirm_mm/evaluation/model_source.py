@@ -19,6 +19,9 @@ _NOT_IMAGES = {
     *('pipeline', 'test_mode', 'lazy_init', 'max_refetch', 'serialize_data', 'metainfo'),
     *('classes', 'num_classes', 'per_class', 'with_label', '_scope_'),
 }
+# Arguments of MMPretrain's KFoldDataset, which takes one of several parts of a data set, or all of
+# the others, and their defaults.
+_PART = dict(fold=0, num_splits=5, test_mode=False, seed=None)
 
 
 @dataclass
@@ -80,13 +83,18 @@ def selections(dataset: Any) -> list[dict[str, Any]]:
         dataset: Config of a data set, or of a wrapper of one or several. None for no data set.
 
     Returns:
-        One dict per data set, of plain values; empty if there is none.
+        One dict per data set, of plain values; empty if there is none. The entry ``part`` of one
+        that is within MMPretrain's ``KFoldDataset`` has the arguments of that.
     """
     if not isinstance(dataset, dict):
         return []
     inner = dataset.get('datasets') or [dataset.get('dataset')]
     if inner != [None]:
-        return [one for part in inner for one in selections(part)]
+        found = [one for part in inner for one in selections(part)]
+        if type_name(dataset.get('type')) == 'KFoldDataset':
+            part = {key: dataset.get(key, default) for key, default in _PART.items()}
+            found = [dict(one, part=part) for one in found]
+        return found
     kept = {key: value for key, value in dataset.items() if key not in _NOT_IMAGES}
     kept['type'] = type_name(kept.get('type'))
     return [{key: _plain(value) for key, value in kept.items()}]
@@ -131,6 +139,8 @@ def shared_selection(
         for two in predicted:
             parts = [dict(part) for part in (one, two)]
             splits = [_splits(part.pop('split', None)) for part in parts]
+            if _disjoint(*(part.pop('part', None) for part in parts)):
+                continue
             if _spelled(parts[0]) != _spelled(parts[1]):
                 continue
             shared = [split for split in splits[0] if split in splits[1]]
@@ -139,6 +149,15 @@ def shared_selection(
                 split = '' if shared == [None] else f' split {", ".join(map(str, shared))}'
                 return f'{one.get("type")}{split}' + (f' in {root}' if root else '')
     return None
+
+
+def _disjoint(one: dict[str, Any] | None, two: dict[str, Any] | None) -> bool:
+    """Whether two parts of one data set have no image in common; None is all of it."""
+    if not one or not two or any(one[key] != two[key] for key in ('num_splits', 'seed')):
+        return False
+    if one['fold'] == two['fold']:
+        return bool(one['test_mode'] != two['test_mode'])
+    return bool(one['test_mode'] and two['test_mode'])
 
 
 def _splits(value: Any) -> list[Any]:

@@ -97,11 +97,18 @@ def data_set_lines(found: list[dict[str, Any]], count: bool) -> list[str]:
         rest = {key: value for key, value in part.items() if key not in ('type', '_scope_')}
         root = rest.pop('data_root', None)
         split = rest.pop('split', None)
+        fold = rest.pop('part', None)
         lines += [
             f'- data set: `{part.get("type")}`',
             f'- root: {spell(root) if root else "none named"}',
         ]
         lines.append(f'- split: {spell(split) if split else "none named"}')
+        if fold:
+            which = 'part' if fold['test_mode'] else 'all but part'
+            lines.append(
+                f'- of these images: {which} {fold["fold"]} of {fold["num_splits"]}, counted '
+                f'from 0 (KFoldDataset, seed={fold["seed"]})'
+            )
         if rest:
             lines.append(f'- further settings: {spell(rest)}')
         if count:
@@ -111,8 +118,11 @@ def data_set_lines(found: list[dict[str, Any]], count: bool) -> list[str]:
 
 def _count(part: dict[str, Any]) -> str:
     """Number of images of a data set; it is built if its data is here."""
+    config = {key: value for key, value in dict(part, pipeline=[]).items() if key != 'part'}
+    if part.get('part'):
+        config = dict(type='KFoldDataset', dataset=config, **part['part'])
     try:
-        return f'{len(DATASETS.build(dict(part, pipeline=[]))):,}, counted in the data at hand'
+        return f'{len(DATASETS.build(config)):,}, counted in the data at hand'
     except Exception:  # the data is somewhere else
         return f'{UNKNOWN}, because the data set is not at hand'
 

@@ -146,3 +146,32 @@ def test_files_of_predictions_carry_their_model(tmp_path):
         assert ModelSource.from_dict(wrong) is None
     odd = ModelSource.from_dict(dict(name='a', checkpoint=3, trained_on=[3], predicted=None))
     assert odd == ModelSource('a')
+
+
+def folds(fold, test_mode, **more):
+    wrapper = dict(type='KFoldDataset', num_splits=5, fold=fold, test_mode=test_mode, seed=0)
+    return selections({**wrapper, **more, 'dataset': TRAIN})
+
+
+def test_parts_of_a_data_set_share_the_images_that_they_have_in_common():
+    rest, held_out = folds(0, False), folds(0, True)
+    assert not shared_selection(rest, held_out)  # what a student of `distill` is tested on
+    assert not shared_selection(folds(1, True), held_out)
+    for predicted in (rest, folds(1, False), folds(1, True), selections(TRAIN)):
+        assert shared_selection(rest, predicted)
+    assert shared_selection(selections(TRAIN), held_out)
+    assert shared_selection(rest, folds(0, True, seed=1))  # other parts
+    assert shared_selection(rest, folds(0, True, num_splits=4))
+
+
+def test_parts_are_those_of_the_data_set():
+    """As KFoldDataset makes them: the claims above, with numbers of images."""
+    from mmpretrain.datasets import KFoldDataset
+
+    def images(fold, test_mode):
+        inner = dict(type='FashionMNIST50', split='val', pipeline=[])
+        data = KFoldDataset(inner, fold, 5, test_mode, 0)
+        return {data.get_data_info(number)['img'].tobytes() for number in range(len(data))}
+
+    assert not images(0, False) & images(0, True) and not images(1, True) & images(0, True)
+    assert images(0, False) & images(1, True) and images(0, False) & images(1, False)
