@@ -193,6 +193,7 @@ def pretraining_config(
     partition_hook = _partition_hook(cfg)
     if divides:
         partition_hook.interval = begin
+    if 'num_subsets' in cfg.model:  # also of the penalty alone, whose config is that of IP-IRM
         cfg.model.num_subsets = num_subsets
     if 'irm_warmup_epochs' in cfg.model.head:
         cfg.model.head.irm_warmup_epochs = begin
