@@ -83,17 +83,21 @@ def selections(dataset: Any) -> list[dict[str, Any]]:
         dataset: Config of a data set, or of a wrapper of one or several. None for no data set.
 
     Returns:
-        One dict per data set, of plain values; empty if there is none. The entry ``part`` of one
-        that is within MMPretrain's ``KFoldDataset`` has the arguments of that.
+        One dict per data set, of plain values; empty if there is none. One that is directly within
+        MMPretrain's ``KFoldDataset`` has an entry ``part``: the config of that, without pipeline.
     """
     if not isinstance(dataset, dict):
         return []
     inner = dataset.get('datasets') or [dataset.get('dataset')]
     if inner != [None]:
         found = [one for part in inner for one in selections(part)]
-        if type_name(dataset.get('type')) == 'KFoldDataset':
+        one = inner[0]
+        # Parts of a data set that is itself made of others do not tell which images they have.
+        simple = isinstance(one, dict) and not (one.get('dataset') or one.get('datasets'))
+        if simple and type_name(dataset.get('type')) == 'KFoldDataset':
             part = {key: dataset.get(key, default) for key, default in _PART.items()}
-            found = [dict(one, part=part) for one in found]
+            part['dataset'] = {key: value for key, value in one.items() if key != 'pipeline'}
+            found = [dict(found[0], part=_plain(part))]
         return found
     kept = {key: value for key, value in dataset.items() if key not in _NOT_IMAGES}
     kept['type'] = type_name(kept.get('type'))
@@ -153,7 +157,9 @@ def shared_selection(
 
 def _disjoint(one: dict[str, Any] | None, two: dict[str, Any] | None) -> bool:
     """Whether two parts of one data set have no image in common; None is all of it."""
-    if not one or not two or any(one[key] != two[key] for key in ('num_splits', 'seed')):
+    if not one or not two:
+        return False
+    if any(one[key] != two[key] for key in ('num_splits', 'seed', 'dataset')):
         return False
     if one['fold'] == two['fold']:
         return bool(one['test_mode'] != two['test_mode'])

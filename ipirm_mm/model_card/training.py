@@ -118,9 +118,9 @@ def data_set_lines(found: list[dict[str, Any]], count: bool) -> list[str]:
 
 def _count(part: dict[str, Any]) -> str:
     """Number of images of a data set; it is built if its data is here."""
-    config = {key: value for key, value in dict(part, pipeline=[]).items() if key != 'part'}
-    if part.get('part'):
-        config = dict(type='KFoldDataset', dataset=config, **part['part'])
+    config, fold = dict(part, pipeline=[]), part.get('part')
+    if fold:
+        config = dict(fold, type='KFoldDataset', dataset=dict(fold['dataset'], pipeline=[]))
     try:
         return f'{len(DATASETS.build(config)):,}, counted in the data at hand'
     except Exception:  # the data is somewhere else

@@ -164,6 +164,17 @@ def test_parts_of_a_data_set_share_the_images_that_they_have_in_common():
     assert shared_selection(rest, folds(0, True, num_splits=4))
 
 
+@pytest.mark.parametrize('other', [{'split': ['train', 'val']}, {'per_class': 3}])
+def test_parts_of_other_images_are_not_taken_for_the_rest(other):
+    wrapper = dict(type='KFoldDataset', num_splits=5, seed=0)
+    trained = selections(dict(wrapper, dataset={**TRAIN, **other}))
+    assert shared_selection(trained, folds(0, True))
+    twice = [dict(type='ConcatDataset', datasets=[TRAIN, TRAIN]), dict(wrapper, dataset=TRAIN)]
+    for dataset in twice:  # an image may be in both parts
+        parts = [selections(dict(wrapper, dataset=dataset, test_mode=t)) for t in (False, True)]
+        assert shared_selection(*parts)
+
+
 def test_parts_are_those_of_the_data_set():
     """As KFoldDataset makes them: the claims above, with numbers of images."""
     from mmpretrain.datasets import KFoldDataset
