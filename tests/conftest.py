@@ -13,7 +13,7 @@ pytest.register_assert_rewrite('helpers')
 HERE = Path(__file__).parent
 # Fixtures that train. Tests that need the same one run in the same worker of pytest-xdist, so that
 # nothing is trained twice; all other tests go to any worker.
-TRAINED = ('stage_one', 'chain', 'classifiers')
+TRAINED = ('stage_one', 'chain', 'classifiers', 'trained', 'members')
 
 
 def pytest_configure(config):

@@ -58,13 +58,7 @@ def chain(tmp_path_factory):
     [
         # What the launcher adds does not depend on the losses: one start by it is enough.
         ('crd_kl', launch),
-        # The one with connectors of its own, which are trained too.
-        ('ofd', fork_ranks),
-        *(
-            pytest.param(student, fork_ranks, marks=pytest.mark.slow)
-            for student in STUDENTS[:-1]
-            if student != 'ofd'
-        ),
+        *(pytest.param(student, fork_ranks, marks=pytest.mark.slow) for student in STUDENTS[:-1]),
         *(pytest.param(student, launch, marks=pytest.mark.slow) for student in STUDENTS[:-1]),
     ],
 )

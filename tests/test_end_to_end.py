@@ -99,11 +99,11 @@ def test_two_processes_start_like_one_in_single_precision(stage_one, tmp_path):
 @pytest.mark.parametrize(
     'tool,resume',
     [
-        # Signals and resuming by our tool: tests/test_exact_resume.py.
-        pytest.param('tools/train.py', run_python, id='ours', marks=pytest.mark.slow),
+        pytest.param('tools/train.py', run_python, id='ours'),
         pytest.param(MIM / 'tools/train.py', run_tool, id='mmpretrain'),
     ],
 )
+@pytest.mark.slow  # `make test` resumes after a signal: tests/test_exact_resume.py
 def test_resume_between_updates_continues_the_run(stage_one, tmp_path, tool, resume):
     train_stage_one(tmp_path, 'train_cfg.max_epochs=3', tool=tool)
     assert len(partitions(tmp_path, 3)) == 1

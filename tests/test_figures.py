@@ -33,6 +33,7 @@ FIRST, SECOND = 'tools/analysis/figure2a.py', 'tools/analysis/figure2b.py'
 FEW = ('--num-images', '40', '--draws', '1')
 
 
+@pytest.mark.slow
 def test_figure2a(stage_one, tmp_path):
     encoder = f'{STAGE_ONE}:{stage_one / "epoch_5.pth"}'
     out = tmp_path / 'new/a.png'

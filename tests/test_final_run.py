@@ -173,6 +173,7 @@ def test_weights_of_members_of_train_reach_their_final_versions(challenge, membe
     torch.testing.assert_close(load_predictions(str(again)).scores, expected)
 
 
+@pytest.mark.slow
 def test_nothing_is_fitted_or_measured_on_images_of_the_training(members, tmp_path):
     finished = predict(members, 'final_a', tmp_path / 'x.pkl', '--val', check=False)
     fails_with(finished, '--val needs val_dataloader, which')

@@ -120,6 +120,7 @@ def test_metafiles_keep_the_learning_rate_rule(name):
         assert images == config.auto_scale_lr.base_batch_size
 
 
+@pytest.mark.slow
 def test_docs_have_what_the_tool_prints():
     """One config of the table in docs/memory.md; another PyTorch may differ in the last digits."""
     lines = (ROOT / 'docs/memory.md').read_text().splitlines()

@@ -174,6 +174,7 @@ def test_gradients_of_half_batches_are_accumulated():
         torch.testing.assert_close(one, two, msg=name)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_trains_alike():
     """With `torch.compile`, as MMEngine's option `compile` asks for it."""
     model = build(irm_weight=2.0).double()
