@@ -236,6 +236,24 @@ def train_stage_one(
     return start(tool, config, *given, **more)
 
 
+def write_cropped_config(path, base) -> None:
+    """Write a config of the quickstart with the test images of a full-scale one: resized, cropped.
+
+    Args:
+        path: Where to.
+        base: Path of a config of a classifier, from the repository's root.
+    """
+    pipeline = [
+        dict(type='ResizeEdge', scale=32),
+        dict(type='CenterCrop', crop_size=28),
+        dict(type='PackInputs', meta_keys=('sample_idx', 'img_path')),
+    ]
+    lines = [f"_base_ = ['{ROOT / base}']"]
+    for loader in ('val_dataloader', 'test_dataloader'):
+        lines.append(f'{loader} = dict(dataset=dict(pipeline={pipeline}))')
+    path.write_text('\n'.join(lines))
+
+
 def losses(work_dir) -> dict[int, float]:
     """Loss of each step, over all runs in a folder."""
     values = {}

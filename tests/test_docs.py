@@ -5,46 +5,20 @@ import contextlib
 import io
 import re
 import runpy
-import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from pages import FENCE, HISTORY, NAMES, ROOT, blocks, command_lines, read
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    {
-        *ROOT.glob('*.md'),
-        *ROOT.glob('docs/*.md'),
-        *ROOT.glob('benchmarks/*.md'),
-        *ROOT.glob('configs/**/*.md'),
-        *ROOT.glob('projects/**/*.md'),
-        *ROOT.glob('ipirm_mm/**/*.md'),
-    }
-)
-NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # What these targets of the Makefile run.
 MADE = {'demo': 'projects/laptop/demo.py', 'bench': 'benchmarks/run.py'}
-# Left columns of these tables say where things were.
-HISTORY = {'CHANGELOG.md'}
-FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
 PATH = re.compile(
     r'(?<![\w./:~-])(?:configs|tools|projects|ipirm_mm|benchmarks|tests|docs|requirements)/'
     r'[\w./*{},-]*'
 )
 # What stands for a name: configs/backbones/ipirm_simclr_BACKBONE.py.
 PLACEHOLDER = re.compile(r'[A-Z]{3,}(?:_[A-Z]+)*')
-
-
-def read(name: str) -> str:
-    return (ROOT / name).read_text(encoding='utf-8')
-
-
-def blocks(text: str) -> list[str]:
-    """Blocks of code, indented or between fences without a language other than a shell's."""
-    found = [body for language, body in FENCE.findall(text) if language in ('', 'bash', 'shell')]
-    indented = re.findall(r'(?:^(?: {4}.*)?\n)+', FENCE.sub('', text), re.M)
-    return [*found, *(re.sub(r'^ {4}', '', block, flags=re.M) for block in indented)]
 
 
 def expand(pattern: str) -> list[str]:
@@ -111,35 +85,28 @@ def test_make_targets_exist(name):
 def commands(name: str) -> list[tuple[Path, list[str]]]:
     """Script and words of each command of a page that runs one of our scripts."""
     found = []
-    for block in blocks(read(name)):
-        for line in block.replace('\\\n', ' ').splitlines():
-            try:
-                words = shlex.split(line, comments=True)
-            except ValueError:
-                continue
-            while words and re.match(r'\w+=', words[0]):  # variables set for the command
-                words.pop(0)
-            if words[:1] == ['make'] and words[1] in MADE:
-                arguments = [word for word in words if word.startswith('ARGS=')]
-                words = [MADE[words[1]], *' '.join(arguments)[5:].split()]
-            if words[:1] in (['python'], ['bash']) and len(words) > 1:
-                words.pop(0)
-            if words[:2] == ['-m', 'ipirm_mm']:
-                words = [f'tools/{words[2]}.py', *words[3:]]
-            if not words or not re.match(r'(tools|projects|benchmarks|docs)/', words[0]):
-                continue
-            script, words = words[0], words[1:]
-            launcher = re.fullmatch(r'tools/(?:dist|slurm)_(train|test)\.sh', script)
-            if launcher:
-                assert (ROOT / script).is_file(), f'{name}: {script}'
-                before = 2 if 'slurm' in script else 0
-                words = words[before:]
-                # The number of processes, or the work folder of slurm_train.sh.
-                place = 2 if script == 'tools/dist_test.sh' else 1
-                if script != 'tools/slurm_test.sh':
-                    words = words[:place] + words[place + 1 :]
-                script = f'tools/{launcher.group(1)}.py'
-            found.append((ROOT / script, words))
+    for words in command_lines(name):
+        if words[:1] == ['make'] and words[1] in MADE:
+            arguments = [word for word in words if word.startswith('ARGS=')]
+            words = [MADE[words[1]], *' '.join(arguments)[5:].split()]
+        if words[:1] in (['python'], ['bash']) and len(words) > 1:
+            words.pop(0)
+        if words[:2] == ['-m', 'ipirm_mm']:
+            words = [f'tools/{words[2]}.py', *words[3:]]
+        if not words or not re.match(r'(tools|projects|benchmarks|docs)/', words[0]):
+            continue
+        script, words = words[0], words[1:]
+        launcher = re.fullmatch(r'tools/(?:dist|slurm)_(train|test)\.sh', script)
+        if launcher:
+            assert (ROOT / script).is_file(), f'{name}: {script}'
+            before = 2 if 'slurm' in script else 0
+            words = words[before:]
+            # The number of processes, or the work folder of slurm_train.sh.
+            place = 2 if script == 'tools/dist_test.sh' else 1
+            if script != 'tools/slurm_test.sh':
+                words = words[:place] + words[place + 1 :]
+            script = f'tools/{launcher.group(1)}.py'
+        found.append((ROOT / script, words))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import runpy
 import shlex
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import write_cropped_config
 from mmengine.config import Config
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import MODELS
@@ -48,7 +50,7 @@ def test_each_choice_is_one_that_the_test_tool_takes(checkpoint, monkeypatch):
     search = runpy.run_path('tools/search_tta.py')
     test = runpy.run_path('tools/test.py')
     given = ['--cfg-options', 'val_dataloader.num_workers=0', 'a.b="[1, 2]"']
-    for crops in (search['PLAIN'], *search['VIEWS']):
+    for crops in (search['PLAIN'], *search['VIEWS']['ten']):
         for resize, crop_size in ((None, None), ([256], [224])):
             args = Namespace(
                 config=CONFIG, checkpoint=str(checkpoint), resize=resize, crop_size=crop_size
@@ -64,6 +66,22 @@ def test_each_choice_is_one_that_the_test_tool_takes(checkpoint, monkeypatch):
             assert parsed.tta_crops == (None if plain else crops)
             assert parsed.tta_resize == (256 if resize and not plain else None)
             assert parsed.tta_crop_size == (224 if crop_size and not plain else None)
+
+
+def test_pairs_of_sizes_without_room_are_left_out(checkpoint, tmp_path):
+    """Of sizes that each fit some other size; where image and crop are equal, there are flips."""
+    config = tmp_path / 'cropped.py'
+    write_cropped_config(config, CONFIG)
+    given = ['tools/search_tta.py', config, checkpoint, '--work-dir', tmp_path, '--rows', 99]
+    sizes = ['--resize', 28, 32, '--crop-size', 24, 28, 32]
+    printed = run_tool(*given, '--policies', 'mean', *sizes)
+    assert printed.count('left out: a crop of 32x32 does not fit the image of 28 pixels') == 1
+    found = re.findall(r'^ *(28|32) +(\d+) +(\w+) +mean', printed, re.M)
+    every, flips = ('center', 'five', 'flip', 'ten'), ('center', 'flip')
+    room = {(28, 24): every, (28, 28): flips, (32, 24): every, (32, 28): every, (32, 32): flips}
+    assert sorted(found) == [(str(a), str(b), c) for (a, b), views in room.items() for c in views]
+    with pytest.raises(SystemExit):
+        run_tool(*given, '--resize', 28, '--crop-size', 32)
 
 
 def test_the_printed_command_gives_the_printed_accuracy(checkpoint, tmp_path):

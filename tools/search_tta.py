@@ -49,9 +49,13 @@ from ipirm_mm.utils import ProgressBar, atomic_open
 from ipirm_mm.visualization import format_table
 
 TEST_TOOL = Path(__file__).with_name('test.py')
-# The views of each choice of --tta-crops, by their numbers among the ten crops: top left, top
-# right, bottom left, bottom right, center, and these five of the mirror image.
-VIEWS = dict(center=(4,), flip=(4, 9), five=(0, 1, 2, 3, 4), ten=tuple(range(10)))
+# The views of each choice of --tta-crops, by their numbers among the views that are predicted. Of
+# ten these are top left, top right, bottom left, bottom right, center, and the same of the mirror
+# image. Where a crop is as large as the image, only the image and its mirror image are.
+VIEWS = dict(
+    ten=dict(center=(4,), flip=(4, 9), five=(0, 1, 2, 3, 4), ten=tuple(range(10))),
+    flip=dict(center=(0,), flip=(0, 1)),
+)
 PLAIN = 'as configured'
 COLUMNS = (
     ('resize', 'resize'),
@@ -203,11 +207,49 @@ def file_state(path: str) -> str:
     return f'{os.path.abspath(path)} {stat.st_size} {stat.st_mtime_ns}'
 
 
+def sizes_to_try(
+    center: list[dict[str, Any]], args: argparse.Namespace
+) -> list[tuple[dict[str, Any], str, list[dict[str, Any]]]]:
+    """Pairs of sizes that the images have room for, before any of them is predicted.
+
+    Args:
+        center: The validation pipeline.
+        args: Arguments of the command.
+
+    Returns:
+        For each pair its cells of the table, the views to predict, a key of ``VIEWS``, and the
+        pipeline that makes them.
+
+    Raises:
+        UserError: If there is none.
+    """
+    found, errors = [], []
+    for resize, crop_size in itertools.product(args.resize or [None], args.crop_size or [None]):
+        for crops in VIEWS:
+            try:
+                pipeline = tta_pipeline(center, crops, crop_size, resize)
+            except UserError as error:
+                errors.append(error)
+                continue
+            size = pipeline[-1].get('crop_size', crop_size or '-')
+            found.append((dict(resize=resize or '-', crop_size=size), crops, pipeline))
+            break
+        else:
+            print(f'left out: {errors[-1]}')
+    if not found:
+        raise errors[0]
+    return found
+
+
 def evaluate(
-    scores: torch.Tensor, labels: torch.Tensor, policies: Sequence[str], rule: LabelRule | None
+    predicted: str,
+    scores: torch.Tensor,
+    labels: torch.Tensor,
+    policies: Sequence[str],
+    rule: LabelRule | None,
 ) -> Iterator[tuple[str, str, torch.Tensor]]:
     """Yield each choice of views and policy, and how correct each image then is, ``(N,)``."""
-    for crops, places in VIEWS.items():
+    for crops, places in VIEWS[predicted].items():
         for policy in policies if len(places) > 1 else ['mean']:
             yield crops, policy, correct_with(scores[list(places)], labels, policy, rule)
 
@@ -247,25 +289,24 @@ def main() -> None:
     if names is None:
         say_unknown(args.checkpoint)
 
-    def scores_with(crops: str, crop_size: int | None, resize: int | None) -> tuple:
+    center = one_pipeline(config.val_dataloader, 'val_dataloader')
+    sizes = sizes_to_try(center, args)
+
+    def scores_with(pipeline: list[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
         cfg = copy.deepcopy(config)
-        center = one_pipeline(cfg.val_dataloader, 'val_dataloader')
-        pipeline = tta_pipeline(center, crops, crop_size, resize)
         cfg.val_dataloader.dataset = with_pipelines(
             cfg.val_dataloader.dataset, lambda before: pipeline
         )
-        views = pipeline[-1]
-        return views, *scores_of_views(cfg, model, args, names)
+        return scores_of_views(cfg, model, args, names)
 
-    _, scores, labels = scores_with('center', None, None)
+    scores, labels = scores_with(tta_pipeline(center, 'center', None, None))
     rule = label_rule(model.module) or (None if labels.ndim == 1 else LabelRule())
     plain = correct_with(scores, labels, 'mean', rule)
     rows: list[dict[str, Any]] = [dict(crops=PLAIN)]
     correct = [plain]
-    for resize, crop_size in itertools.product(args.resize or [None], args.crop_size or [None]):
-        views, scores, labels = scores_with('ten', crop_size, resize)
-        for crops, policy, found in evaluate(scores, labels, args.policies, rule):
-            size = dict(resize=resize or '-', crop_size=views['crop_size'])
+    for size, predicted, pipeline in sizes:
+        scores, labels = scores_with(pipeline)
+        for crops, policy, found in evaluate(predicted, scores, labels, args.policies, rule):
             rows.append(dict(**size, crops=crops, policy=policy))
             correct.append(found)
     for row, found in zip(rows, correct):
