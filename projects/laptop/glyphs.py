@@ -1,4 +1,4 @@
-"""Stage I on Glyphs, whose hidden factor is natural: SimCLR, IP-IRM and controls, over seeds.
+"""Stage I on Glyphs, whose hidden factor is natural: a method, IP-IRM and controls, over seeds.
 
     python tools/dataset_converters/glyphs.py --out data/glyphs.npz
     python projects/laptop/glyphs.py
@@ -9,13 +9,14 @@ encoder; a linear probe of the 45 characters with labels of all kinds of fonts; 
 with labels of serif and sans fonts only, tested on mono, hand and display fonts, and the reverse;
 and a probe of the kind of the font, five classes, which tells how much of the factor is in the
 features. Gains are seed by seed: over the penalty alone, which is what the partition adds to it,
-and over plain SimCLR, because the penalty alone may be worse than that.
-Writes work_dirs/glyphs/glyphs.md.
+and over the plain method, because the penalty alone may be worse than that.
+Writes work_dirs/glyphs/METHOD.md.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,18 @@ from ipirm_mm.datasets.glyphs import KINDS
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import LinearProbe, extract_features, knn_predict
 
-CONFIGS = ('simclr', 'ipirm_simclr', 'penalty_only', 'random_partition', 'true_factor')
-# A gain over the penalty alone is the partition's only if plain SimCLR, too, is worse.
-REFERENCES = ('simclr', 'penalty_only')
+# Configs of configs/glyphs, without _glyphs: the plain method and the penalty alone, ours, others.
+# A gain over the penalty alone is the partition's only if the plain method, too, is worse.
+METHODS = {
+    'simclr': ('simclr', 'penalty_only', 'ipirm_simclr', 'random_partition', 'true_factor'),
+    'simsiam': (
+        'simsiam',
+        'simsiam_penalty_only',
+        'ipirm_simsiam',
+        'simsiam_random_partition',
+        'simsiam_no_penalty',
+    ),
+}
 # Kinds of fonts on one side of the shift; the others are on the other side.
 TEXT_KINDS = ('serif', 'sans')
 MEASURES = {
@@ -50,16 +60,7 @@ MEASURES = {
     'to_text': 'probe, others to serif and sans',
     'kind': 'kind of font',
 }
-COLUMNS = (
-    ('name', 'config'),
-    ('measure', 'measure'),
-    ('accuracy', 'accuracy'),
-    *(
-        pair
-        for name in REFERENCES
-        for pair in ((f'{name} gain', f'gain over {name}'), (f'{name} above', 'seeds with it'))
-    ),
-)
+COLUMNS = (('name', 'config'), ('measure', 'measure'), ('accuracy', 'accuracy'))
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,11 +70,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--epochs', type=int, default=20, help='epochs (default: 20)')
     parser.add_argument(
-        '--configs',
-        nargs='+',
-        choices=CONFIGS,
-        default=list(CONFIGS),
-        help=f'configs of configs/glyphs, without _glyphs (default: {" ".join(CONFIGS)})',
+        '--method',
+        choices=METHODS,
+        default='simclr',
+        help='method whose configs are trained (default: simclr)',
     )
     return parser.parse_args()
 
@@ -148,11 +148,14 @@ def percent(correct: Tensor) -> float:
     return 100 * float(correct.double().mean())
 
 
-def table_rows(found: dict[str, list[dict[str, float]]]) -> list[dict[str, str]]:
+def table_rows(
+    found: dict[str, list[dict[str, float]]], references: Sequence[str]
+) -> list[dict[str, str]]:
     """Rows of the table: each measure of each config, with its gain over the references.
 
     Args:
         found: What :func:`evaluate` returns for each seed, by config.
+        references: Names of the plain method and of the penalty alone.
     """
     rows = []
     for measure, heading in MEASURES.items():
@@ -161,8 +164,8 @@ def table_rows(found: dict[str, list[dict[str, float]]]) -> list[dict[str, str]]
                 continue
             values = np.array([values[measure] for values in seeds])
             row = dict(name=name, measure=heading, accuracy=mean_and_range(values))
-            for reference in REFERENCES:
-                if reference in found and name != reference:
+            for reference in references:
+                if name != reference:
                     others = np.array([v[measure] for v in found[reference]])
                     cells = gain_cells(values, others)
                     row |= {f'{reference} {key}': cell for key, cell in cells.items()}
@@ -180,7 +183,7 @@ def main() -> None:
     data_file = args.data.resolve()
     console = Console()
     runs: dict[str, list[Run]] = {}
-    for name in args.configs:
+    for name in METHODS[args.method]:
         for seed in args.seeds:
             run = Run(
                 f'glyphs/{name}_glyphs',
@@ -202,8 +205,14 @@ def main() -> None:
                 parts = [features_of(model, data_file, split) for split in ('train', 'test')]
                 found.setdefault(name, []).append(evaluate(*parts))
         found['pixels'] = [dict(knn=pixel_accuracy(data_file))]
-    path = args.work_dir / 'glyphs.md'
-    save_table(path, table_rows(found), COLUMNS)
+    path = args.work_dir / f'{args.method}.md'
+    references = METHODS[args.method][:2]
+    gains = [
+        pair
+        for name in references
+        for pair in ((f'{name} gain', f'gain over {name}'), (f'{name} above', 'seeds with it'))
+    ]
+    save_table(path, table_rows(found, references), (*COLUMNS, *gains))
     print(f'\n{path}: percent, mean over seeds {args.seeds} (lowest to highest).')
 
 
