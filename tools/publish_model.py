@@ -25,6 +25,7 @@ from mmengine.registry import init_default_scope
 
 from ipirm_mm import cli
 from ipirm_mm.model_card import Card, Training, check_license, read_results
+from ipirm_mm.models.classifiers import model_name
 from ipirm_mm.models.utils import class_names, published_checkpoint, published_config
 from ipirm_mm.utils import atomic_write
 
@@ -73,7 +74,7 @@ def main() -> None:
     buffer = io.BytesIO()
     torch.save(published, buffer)
     data = buffer.getvalue()
-    stem = f'{Path(config.filename).stem}-{hashlib.sha256(data).hexdigest()[:8]}'
+    stem = f'{model_name(config.filename)}-{hashlib.sha256(data).hexdigest()[:8]}'
     classes = (plain.model.get('head') or {}).get('num_classes')
     results = None
     if args.results is not None:
@@ -86,7 +87,7 @@ def main() -> None:
         name=stem,
         config=args.config,
         checkpoint=args.checkpoint,
-        training=Training.of(Path(config.filename).stem, args.checkpoint, config),
+        training=Training.of(model_name(config.filename), args.checkpoint, config),
         num_classes=classes,
         classes=class_names(args.checkpoint, config),
         license=args.license,

@@ -33,6 +33,7 @@ from ipirm_mm.datasets import one_pipeline, with_pipelines
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import Predictions, bootstrap_interval, format_interval
 from ipirm_mm.functional import merge_label_scores, merge_scores
+from ipirm_mm.models.classifiers import model_name
 from ipirm_mm.models.tta import VIEW_POLICIES, ScoreMergingTTA, tta_pipeline
 from ipirm_mm.models.utils import (
     LabelRule,
@@ -196,7 +197,7 @@ def cache_file(cfg: Config, dataset: Any, args: argparse.Namespace) -> Path:
         info = dataset.get_data_info(index)
         state = file_state(info['img_path']) if info.get('img_path') else ''
         digest.update(f'{state} {info.get("gt_label")} {info.get("gt_score")}\n'.encode())
-    return args.work_dir / f'{Path(cfg.filename).stem}-{digest.hexdigest()[:12]}.npz'
+    return args.work_dir / f'{model_name(cfg.filename)}-{digest.hexdigest()[:12]}.npz'
 
 
 def file_state(path: str) -> str:

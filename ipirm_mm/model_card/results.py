@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import mmengine
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.evaluation import bootstrap_interval, format_interval, load_predictions
+from ipirm_mm.models.classifiers import model_name
 
 from .markdown import UNKNOWN
 from .training import data_set_lines
@@ -47,7 +47,7 @@ def read_results(path: str, config: str, checkpoint: str, num_classes: int | Non
         )
     source = found.source
     theirs = (source.name, os.path.basename(source.checkpoint or '')) if source else None
-    ours = Path(config).stem, os.path.basename(checkpoint)
+    ours = model_name(config), os.path.basename(checkpoint)
     if theirs is not None and theirs != ours:
         raise UserError(
             f'--results {path} has predictions of {" and ".join(theirs)}, but '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,8 @@ from ipirm_mm.models.classifiers import (
 def test_names_of_models():
     for config in ('kl_r50.py', 'configs/distill/kl_r50.py', 'ipirm_mm::distill/kl_r50.py'):
         assert model_name(config) == 'kl_r50'
+    assert model_name('out/birds/config.py') == 'birds'
+    assert model_name('config.py') == Path.cwd().name
     assert member_names([('a', 'x.pth'), ('b', None)]) == ['a', 'b']
     # Several seeds of one config: only these have their checkpoints.
     models = [('a', './x.pth'), ('b', 'y.pth'), ('a', 'w//x.pth'), ('c.pkl', None)]

@@ -101,10 +101,14 @@ def load_member_weights(path: str, policy: str) -> MemberWeights:
 def model_name(config: str) -> str:
     """Name of a model: that of its config file, without folder and ending.
 
+    A file ``config.py``, as :func:`ipirm_mm.pretrain` and :func:`ipirm_mm.distill` write it, says
+    nothing: its model has the name of the folder.
+
     Args:
         config: Path of the config, or its name (``ipirm_mm::...``).
     """
-    return Path(config.rpartition('::')[2]).stem
+    path = Path(config.rpartition('::')[2])
+    return path.absolute().parent.name if path.stem == 'config' else path.stem
 
 
 def member_names(models: Sequence[tuple[str, str | None]]) -> list[str]:
