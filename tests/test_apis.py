@@ -27,6 +27,7 @@ from ipirm_mm.apis.image_folder import (
     read_folder,
 )
 from ipirm_mm.apis.pretraining import pretraining_config
+from ipirm_mm.apis.runs import last_accuracy
 from ipirm_mm.errors import UserError
 
 MODES = ('RGB', 'L', 'P', 'RGBA', 'CMYK', 'I;16', '1')
@@ -282,6 +283,16 @@ def test_distill_and_predict(folder, trained, tmp_path, loss, capsys):
         assert 'accuracy/top1' in output
     output = run_tool('tools/search_tta.py', tmp_path / 'student/config.py', student).stdout
     assert 'ten' in output
+
+
+def test_accuracy_of_a_training_that_ended_before_its_evaluation(tmp_path):
+    assert last_accuracy(tmp_path) == '-'
+    file = tmp_path / '20260101_000000/vis_data/scalars.json'
+    file.parent.mkdir(parents=True)
+    file.write_text('{"loss": 1.0}\n')
+    assert last_accuracy(tmp_path) == '-'
+    file.write_text('{"accuracy/top1": 40.0}\n{"accuracy/top1": 51.25}\n{"loss": 1.0}\n{"acc')
+    assert last_accuracy(tmp_path) == '51.2'
 
 
 def test_distill_says_what_it_needs(folder, tmp_path):

@@ -129,10 +129,7 @@ def distill(
     network.pop('data_preprocessor', None)
     student.model.teacher = dict(model=network, checkpoint=_last(path / 'teacher'))
     train_in(path / STUDENT, plain_config(student), 'student', amp)
-    rows = [
-        dict(name=name, accuracy=f'{last_accuracy(path / name):.1f}')
-        for name in ('teacher', STUDENT)
-    ]
+    rows = [dict(name=name, accuracy=last_accuracy(path / name)) for name in ('teacher', STUDENT)]
     print(format_table(rows, (('name', ''), ('accuracy', 'accuracy on the fifth held out, %'))))
     weights = io.BytesIO()
     torch.save(published_checkpoint(student, _last(path / STUDENT)), weights)

@@ -104,10 +104,14 @@ def train_in(out: Path, cfg: Config, what: str, amp: bool, files: Sequence[str] 
         runner.train()
 
 
-def last_accuracy(folder: Path) -> float | None:
-    """The newest accuracy on the images held out that a training has logged, in percent."""
+def last_accuracy(folder: Path) -> str:
+    """The newest accuracy on the images held out that a training has logged, in percent.
+
+    ``'-'`` if there is none: a training may have ended between its last checkpoint and the
+    evaluation that follows.
+    """
     found = [record.get('accuracy/top1') for record in logged_records(folder)]
-    return next((value for value in reversed(found) if value is not None), None)
+    return next((f'{value:.1f}' for value in reversed(found) if value is not None), '-')
 
 
 def _refuse_other(path: Path, text: str) -> None:
