@@ -29,10 +29,11 @@ NOT_RUN = {
     r'tools/reproduce\.py (?!.*--dry-run)': 'hours; tests/test_final_run.py does it small',
     r'--amp': 'needs a GPU',
     r'slurm_': 'needs Slurm; tests/test_tools.py',
-    r'[ =](configs/|ipirm_mm::)(?!quickstart)\S+\.py(?!.* --(as-set|markdown))(?<!memory)': (
+    # memory.py --as-set needs no data.
+    r'[ =](configs/|ipirm_mm::)(?!quickstart)\S+\.py(?!.* --as-set)': (
         'needs the data of the challenge; tests/test_configs.py takes a step of each config'
     ),
-    r'^configs/': 'a config of the quickstart for an hour; tests/test_configs.py takes a step',
+    r'^configs/': 'a line for each config; tests/test_configs.py takes a step of each',
     r'^docs/stage[12]\.md: ': 'experiments of minutes to hours',
     r'converters/glyphs\.py': 'needs fonts; tests/datasets/test_glyphs.py',
     r'--layers backbone\.features': 'needs a VGG; tests/test_figures.py',
