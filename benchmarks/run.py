@@ -50,7 +50,7 @@ from timing import (
 )
 
 import ipirm_mm
-from ipirm_mm.utils import atomic_write
+from ipirm_mm.utils import atomic_write, check_writable
 from ipirm_mm.visualization import format_markdown, format_table
 
 # Each benchmark, and about how long it takes in relation to the others, for the time left.
@@ -145,6 +145,7 @@ def write(
 
 def main() -> None:
     args = parse_args()
+    check_writable(args.work_dir, folder=True)
     comparisons: list[Comparison] = []
     limits: dict[Machine, Limits] = {}
     chosen = {name: BENCHMARKS[name] for name in BENCHMARKS if name in args.only}

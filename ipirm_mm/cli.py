@@ -20,7 +20,7 @@ from .errors import UserError
 from .leaving import end_distributed, leave_with
 from .models.tta import CROPS, VIEW_POLICIES
 from .resources import find_config
-from .utils import check_checkpoint, with_names
+from .utils import check_checkpoint, check_writable, with_names
 from .utils.safe_pickle import refuse_pickled_lists
 
 # Sections of a config without which nothing is trained.
@@ -168,6 +168,7 @@ def merge_common(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.launcher = args.launcher
     if args.work_dir is not None:
+        check_writable(args.work_dir, folder=True)
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('./work_dirs', Path(cfg.filename).stem)

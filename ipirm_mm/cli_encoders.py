@@ -14,7 +14,7 @@ from .cli import load_config
 from .errors import UserError
 from .evaluation import EncoderFiles, encoder_files
 from .models.classifiers import model_name
-from .utils import check_checkpoint
+from .utils import check_checkpoint, check_writable
 
 
 def add_encoder_arguments(parser: argparse.ArgumentParser, out: str) -> None:
@@ -56,6 +56,7 @@ def check_encoder_arguments(parser: argparse.ArgumentParser, args: argparse.Name
         parser.error('--num-images must be at least 2, and --draws at least 1')
     if not args.out.endswith('.png'):
         parser.error(f'--out must be a .png file, but is {args.out}')
+    check_writable(args.out)
     if args.names and len(set(args.names)) != len(args.encoders):
         parser.error(
             f'--names must be {len(args.encoders)} different names, one for each encoder, but is '

@@ -210,6 +210,35 @@ TOOLS = {
 }
 
 
+# Per tool: arguments before the place that nothing can be written to, a file or a folder.
+RESULTS = {
+    'test': ('@/good.py', '@/classifier.pth', '--out', '@/text.txt/x.pkl'),
+    'ensemble': ('@/good.py:@/classifier.pth', '--submission', '@/text.txt/x.csv'),
+    'train': ('@/good.py', '--work-dir', '@/text.txt'),
+    'search_tta': ('@/good.py', '@/classifier.pth', '--work-dir', '@/text.txt/x'),
+    'publish_model': ('@/good.py', '@/classifier.pth', '--out', '@/text.txt'),
+    'export_model': ('@/good.py', '@/classifier.pth', '--out', '@/text.txt/x.pt2'),
+    'image_demo': ('@/img', '@/good.py', '@/classifier.pth', '--out-dir', '@/text.txt'),
+    'analysis/show_partition': ('@/good.py', '@/classifier.pth', '--out', '@/text.txt'),
+    'analysis/figure2a': ('@/good.py:@/classifier.pth', '--out', '@/text.txt/x.png'),
+    'analysis/figure2b': ('@/good.py:@/classifier.pth', '--out', '@/text.txt/x.png'),
+    'dataset_converters/glyphs': ('--fonts', '@/img', '--out', '@/text.txt/x.npz'),
+    'dataset_converters/fashion_mnist50': ('--folder', '@/img', '--out', '@/text.txt/x.npz'),
+}
+
+
+@pytest.mark.parametrize(
+    'tool',
+    [tool if tool == 'test' else pytest.param(tool, marks=pytest.mark.slow) for tool in RESULTS],
+)
+def test_where_results_go_is_checked_before_the_work(files, tool):
+    words = [word.replace('@', str(files)) for word in RESULTS[tool]]
+    finished = run_tool(f'tools/{tool}.py', *words, check=False, IPIRM_TRACEBACK='')
+    assert finished.returncode == 1
+    assert f'cannot be written, because {files}/text.txt is no folder' in finished.stderr
+    assert 'checkpoint' not in finished.stdout  # nothing was loaded
+
+
 def test_all_tools_are_here():
     found = {
         path.relative_to(ROOT / 'tools').with_suffix('').as_posix()

@@ -60,7 +60,7 @@ from ipirm_mm.models.classifiers import (
     member_names,
     model_name,
 )
-from ipirm_mm.utils import atomic_write
+from ipirm_mm.utils import atomic_write, check_writable
 from ipirm_mm.visualization import format_table
 
 # Number of images whose scores are saved with weights, to recognize them.
@@ -277,6 +277,9 @@ def rows_of(
 
 def main() -> None:
     args = parse_args()
+    for path in (args.save_weights, args.out, args.submission):
+        check_writable(path)
+    check_writable(args.work_dir, folder=True)
     members = [read(name, number, 'test', args) for number, name in enumerate(args.members)]
     members = map_classes(members)
     check_same_images(members)

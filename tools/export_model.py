@@ -40,7 +40,7 @@ from ipirm_mm.models.utils import (
     load_classifier,
     score_kind,
 )
-from ipirm_mm.utils import atomic_write
+from ipirm_mm.utils import atomic_write, check_writable
 from ipirm_mm.version import __version__
 
 # Packages that an ending of --out needs, by the name of their import and for pip.
@@ -335,6 +335,7 @@ def largest_difference(exported: Exported, run: Runner, images: Tensor) -> float
 def main() -> None:
     args = parse_args()
     kind = check_out(args.out)
+    check_writable(args.out)
     config = cli.load_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     exported, images, source = build(config, args)

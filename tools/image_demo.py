@@ -22,7 +22,7 @@ from mmpretrain.visualization import UniversalVisualizer
 
 from ipirm_mm import cli
 from ipirm_mm.apis import find_images, load_predictor, predicted
-from ipirm_mm.utils import atomic_write
+from ipirm_mm.utils import atomic_write, check_writable
 from ipirm_mm.visualization import format_table
 
 COLUMNS = (('image', 'image'), ('name', 'class'), ('score', 'score'))
@@ -72,6 +72,7 @@ def draw(image: np.ndarray, sample: DataSample, names: tuple[str, ...] | None, o
 
 def main() -> None:
     args = parse_args()
+    check_writable(args.out_dir, folder=True)
     paths = find_images(args.images, leave_out=args.out_dir)
     cfg = cli.load_config(args.config, args.cfg_options)
     predictor = load_predictor(

@@ -27,7 +27,7 @@ from ipirm_mm import cli
 from ipirm_mm.model_card import Card, Training, check_license, read_results
 from ipirm_mm.models.classifiers import model_name
 from ipirm_mm.models.utils import class_names, published_checkpoint, published_config
-from ipirm_mm.utils import atomic_write
+from ipirm_mm.utils import atomic_write, check_writable
 
 
 def parse_args() -> argparse.Namespace:
@@ -66,6 +66,7 @@ def safetensors_bytes(published: dict[str, Any]) -> bytes | None:
 def main() -> None:
     args = parse_args()
     check_license(args.license)
+    check_writable(args.out, folder=True)
     config = cli.load_config(args.config, args.cfg_options)
     init_default_scope('mmpretrain')
     plain = published_config(config)

@@ -46,7 +46,7 @@ from ipirm_mm.models.utils import (
     say_unknown,
     stack_scores,
 )
-from ipirm_mm.utils import ProgressBar, atomic_open
+from ipirm_mm.utils import ProgressBar, atomic_open, check_writable
 from ipirm_mm.visualization import format_table
 
 TEST_TOOL = Path(__file__).with_name('test.py')
@@ -280,6 +280,7 @@ def command(args: argparse.Namespace, best: dict[str, Any]) -> str:
 
 def main() -> None:
     args = parse_args()
+    check_writable(args.work_dir, folder=True)
     config = cli.load_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     if config.get('val_dataloader') is None:

@@ -40,7 +40,7 @@ from ipirm_mm.models.utils import (
     label_rule,
     say_unknown,
 )
-from ipirm_mm.utils import type_name
+from ipirm_mm.utils import check_writable, type_name
 
 LOADERS = ('test_dataloader',)
 
@@ -158,6 +158,7 @@ def main() -> None:
             f'metrics are written as .json, .yaml or .pkl, but --out is {args.out}: give another '
             'name'
         )
+    check_writable(args.out)
     cfg = cli.load_config(args.config, args.cfg_options)
     cli.check_model(cfg)
     if args.val:

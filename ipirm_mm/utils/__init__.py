@@ -1,7 +1,7 @@
 """Helpers without any knowledge of the method: files, progress, safe unpickling."""
 
 from .config_types import type_name, with_names
-from .io import atomic_open, atomic_write, check_checkpoint, why_damaged
+from .io import atomic_open, atomic_write, check_checkpoint, check_writable, why_damaged
 from .machine import available_processors
 from .progress import ProgressBar, duration
 from .safe_pickle import safe_load
@@ -12,6 +12,7 @@ __all__ = [
     'atomic_write',
     'available_processors',
     'check_checkpoint',
+    'check_writable',
     'duration',
     'safe_load',
     'type_name',

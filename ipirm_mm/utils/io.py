@@ -64,6 +64,37 @@ def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
         stream.write(data.encode() if isinstance(data, str) else data)
 
 
+def check_writable(path: str | os.PathLike | None, folder: bool = False) -> None:
+    """Check that a result can be written, before the work that it is the result of.
+
+    Nothing is created.
+
+    Args:
+        path: File to write, whose folders may be missing. None is not checked.
+        folder: Whether it is a folder to write files to. Defaults to False.
+
+    Raises:
+        UserError: If it cannot be written; what is in the way is named.
+    """
+    if path is None:
+        return
+    path = Path(path)
+    if not folder and path.is_dir():
+        raise UserError(f'{path} cannot be written, because it is a folder: give a file in it')
+    whole = path.absolute()
+    places = (whole, *whole.parents) if folder else whole.parents
+    there = next(place for place in places if os.path.lexists(place))
+    if not there.is_dir():
+        raise UserError(
+            f'{path} cannot be written, because {there} is no folder: give another name'
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f'{path} cannot be written, because you have no right to write to {there}: give '
+            'another name'
+        )
+
+
 def check_checkpoint(path: str | None, remedy: str = '') -> None:
     """Check that a local checkpoint exists, is complete, and holds the bytes that were saved.
 

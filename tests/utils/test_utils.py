@@ -12,7 +12,33 @@ import pytest
 import torch
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.utils import atomic_open, atomic_write, check_checkpoint, safe_load, why_damaged
+from ipirm_mm.utils import (
+    atomic_open,
+    atomic_write,
+    check_checkpoint,
+    check_writable,
+    safe_load,
+    why_damaged,
+)
+
+
+def test_what_can_be_written(tmp_path, monkeypatch):
+    file = tmp_path / 'file'
+    file.touch()
+    for free in (None, file, str(tmp_path / 'new/folder/x'), 'x'):
+        check_writable(free)
+    for free in (tmp_path, tmp_path / 'new/folder', '.'):
+        check_writable(free, folder=True)
+    with pytest.raises(UserError, match='because it is a folder: give a file in it'):
+        check_writable(tmp_path)
+    for path, folder in ((file / 'x', False), (file / 'new/x', False), (file, True)):
+        with pytest.raises(UserError, match=f'because {file} is no folder'):
+            check_writable(path, folder)
+    assert os.listdir(tmp_path) == ['file']
+    monkeypatch.setattr(os, 'access', lambda path, mode: path != tmp_path)
+    for path, folder in ((tmp_path / 'x', False), (tmp_path / 'new/x', False), (tmp_path, True)):
+        with pytest.raises(UserError, match=f'you have no right to write to {tmp_path}:'):
+            check_writable(path, folder)
 
 
 def test_atomic_write(tmp_path):

@@ -23,7 +23,7 @@ from ipirm_mm import cli
 from ipirm_mm.datasets import one_class, why_not_one_class
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import mutual_information, normalized_mutual_information
-from ipirm_mm.utils import ProgressBar
+from ipirm_mm.utils import ProgressBar, check_writable
 from ipirm_mm.visualization import SampleImages, format_table, partition_grid
 
 KNOWN = (('class', 'gt_label'), ('factor', 'factor'))
@@ -92,6 +92,7 @@ def known_values(images: SampleImages) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     args = parse_args()
+    check_writable(args.out, folder=True)
     config = cli.load_config(args.config, args.cfg_options)
     cli.check_checkpoint(args.checkpoint)
     init_default_scope(config.get('default_scope', 'mmpretrain'))

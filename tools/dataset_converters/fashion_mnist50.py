@@ -20,7 +20,7 @@ import numpy as np
 
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER, read_fashion_mnist
 from ipirm_mm.errors import UserError
-from ipirm_mm.utils import atomic_open
+from ipirm_mm.utils import atomic_open, check_writable
 
 PER_CLASS = 50
 UNLABELED = 4000
@@ -43,6 +43,7 @@ def draw(labels: np.ndarray, splits: int, generator: np.random.Generator) -> lis
 
 def convert(folder: str, out: str, seed: int = 0) -> None:
     """Write the data file; the same input and seed give the same bytes."""
+    check_writable(out)
     generator = np.random.default_rng(seed)
     images, labels = read_fashion_mnist(folder, 'train')
     test_images, test_labels = read_fashion_mnist(folder, 'test')

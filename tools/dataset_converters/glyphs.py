@@ -61,7 +61,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from ipirm_mm.datasets.glyphs import CHARACTERS, KINDS, SIZE, SPLITS
 from ipirm_mm.errors import UserError
-from ipirm_mm.utils import ProgressBar, atomic_open
+from ipirm_mm.utils import ProgressBar, atomic_open, check_writable
 
 FOLDER = '/usr/share/fonts'
 # Fraction of the families of a kind that each split gets.
@@ -484,6 +484,7 @@ def convert(folders: Sequence[str], out: str, seed: int = 0) -> None:
     Raises:
         UserError: If there are no fonts, or too few.
     """
+    check_writable(out)
     files = find_files(folders)
     left_out: Counter[str] = Counter()
     fonts: list[Font] = []

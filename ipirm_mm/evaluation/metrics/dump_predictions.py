@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.models.utils import LabelRule
-from ipirm_mm.utils import atomic_write
+from ipirm_mm.utils import atomic_write, check_writable
 
 from ..model_source import ModelSource
 from ..predictions import add_names
@@ -50,6 +50,7 @@ class DumpPredictions(DumpResults):
                 f'predictions are written as .pkl, but --out is {out_file_path}: give another '
                 'name, or --out-item metrics'
             )
+        check_writable(out_file_path)
         super().__init__(out_file_path, **kwargs)
         self.classes = classes
         self.rule = rule
