@@ -1,4 +1,4 @@
-"""The error that is shown to a user as one sentence."""
+"""Errors that are shown to a user as one sentence."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The command-line tools print its message without a traceback and exit with status 1.
     """
+
+
+class SameCropsError(UserError):
+    """Several crops of an image that would be the same one: each is as large as the image."""

@@ -241,7 +241,9 @@ def test_controls_differ_from_the_method_in_the_partition_only(folder, tmp_path,
     }
     ours, alone, random = configs.values()
     for control in (alone, random):
-        assert control.model.head.irm_weight == ours.model.head.irm_weight
+        # Of SimSiam alone the weight that does best.
+        same = not (control is alone and method == 'simsiam')
+        assert (control.model.head.irm_weight == ours.model.head.irm_weight) == same
         assert control.model.head.irm_warmup_epochs == ours.model.head.irm_warmup_epochs == 2
         for section in ('train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg'):
             assert control.get(section) == ours.get(section)

@@ -30,7 +30,7 @@ from mmengine.runner import Runner
 
 from ipirm_mm import cli
 from ipirm_mm.datasets import one_pipeline, with_pipelines
-from ipirm_mm.errors import UserError
+from ipirm_mm.errors import SameCropsError, UserError
 from ipirm_mm.evaluation import Predictions, bootstrap_interval, format_interval
 from ipirm_mm.functional import merge_label_scores, merge_scores
 from ipirm_mm.models.classifiers import model_name
@@ -229,16 +229,18 @@ def sizes_to_try(
         for crops in VIEWS:
             try:
                 pipeline = tta_pipeline(center, crops, crop_size, resize)
+            except SameCropsError:
+                continue
             except UserError as error:
                 errors.append(error)
-                continue
+                break
             size = pipeline[-1].get('crop_size', crop_size or '-')
             found.append((dict(resize=resize or '-', crop_size=size), crops, pipeline))
             break
-        else:
-            print(f'left out: {errors[-1]}')
     if not found:
         raise errors[0]
+    for error in errors:
+        print(f'left out: {error}')
     return found
 
 

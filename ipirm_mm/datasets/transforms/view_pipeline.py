@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ipirm_mm.errors import UserError
+from ipirm_mm.errors import SameCropsError, UserError
 from ipirm_mm.options import check_one_of
 from ipirm_mm.utils import type_name
 
@@ -169,7 +169,7 @@ def _efficientnet(
             'of the crops, or resize to a larger size'
         )
     if not padding and crops in ('five', 'ten'):
-        raise UserError(_same(crops, size, size + padding))
+        raise SameCropsError(_same(crops, size, size + padding))
     center.update(crop_size=size, crop_padding=padding)
     if crops in ('five', 'ten'):
         crop = {**center, 'type': 'EfficientNetPositionCrop'}
@@ -298,7 +298,7 @@ def _check_fit(steps: list, size: Size, crops: str) -> None:
             'to a larger size (--tta-resize)'
         )
     if several and (fixed == size or (side is not None and min(size) == side)):
-        raise UserError(_same(crops, min(size), side or min(size)))
+        raise SameCropsError(_same(crops, min(size), side or min(size)))
 
 
 def _same(crops: str, size: int, side: int) -> str:
