@@ -70,6 +70,7 @@ def apply_bridges() -> None:
     load_checkpoints_safely()
     mend_hue_on_numpy_2()
     accept_numpy_labels()
+    copy_each_subset_afresh()
     resolve_own_config_names()
     recompute_activations_with_gradient()
     preprocess_one_view_of_two_norms()
@@ -286,6 +287,29 @@ def all_positions_active(images: Any) -> Iterator[None]:
         yield
     finally:
         SparseHelper._cur_active = before
+
+
+def copy_each_subset_afresh() -> None:
+    """Let ``BaseDataset.get_subset``, and so ``KFoldDataset``, copy each data set by itself.
+
+    Fault: MMEngine's ``_copy_without_annotation`` keeps the memory of ``copy.deepcopy`` from one
+    call to the next (a mutable default argument). A later copy then gets what an earlier one made
+    of an object at the same address: a second subset shares its pipeline with the first, and
+    where a data set was freed, a transform can become that data set (TypeError: 'CustomDataset'
+    object is not callable).
+    """
+    from mmengine.dataset import BaseDataset
+
+    original = BaseDataset._copy_without_annotation
+    if getattr(original, 'forgets', False):
+        return
+
+    @functools.wraps(original)
+    def _copy_without_annotation(self: Any, memo: dict[int, Any] | None = None) -> Any:
+        return original(self, {} if memo is None else memo)
+
+    _copy_without_annotation.forgets = True  # type: ignore[attr-defined]
+    BaseDataset._copy_without_annotation = _copy_without_annotation
 
 
 def average_the_model_of_views() -> None:

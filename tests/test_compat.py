@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import Compose
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import HistoryBuffer
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
@@ -27,6 +27,16 @@ STOCK = Path(mmpretrain.__file__).parent / '.mim' / 'configs'
 class Evil:
     def __reduce__(self):
         return (os.mkdir, ('evil',))
+
+
+class Numbers(BaseDataset):
+    def load_data_list(self):
+        return [dict(number=number) for number in range(4)]
+
+
+class Shift:
+    def __call__(self, results):
+        return results
 
 
 class Reach:
@@ -81,6 +91,19 @@ def test_bridges_twice_change_nothing_more():
     before = mmcv.adjust_hue
     compat.apply_bridges()
     assert mmcv.adjust_hue is before
+
+
+def test_subsets_share_nothing():
+    whole = Numbers(pipeline=[Shift()])
+    first, second = whole.get_subset([0]), whole.get_subset([1])
+    assert first.pipeline is not second.pipeline
+
+
+def test_a_data_set_that_was_freed_comes_back_in_no_subset():
+    for _ in range(50):
+        Numbers(serialize_data=False).get_subset([0])
+        whole = Numbers(pipeline=[Shift() for _ in range(50)], serialize_data=False)
+        assert {type(step) for step in whole.get_subset([0]).pipeline.transforms} == {Shift}
 
 
 def test_stock_simclr_pipeline_runs(tmp_path):
