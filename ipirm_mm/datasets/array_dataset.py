@@ -95,7 +95,9 @@ class ArrayDataset(BaseDataset, metaclass=ABCMeta):
             labels, and ``img_path``. There are no files, so ``img_path`` is the split and the
             position in it, such as ``'val/17'``, which identifies the image.
         """
-        info = super().get_data_info(idx)
+        self.full_init()
+        # Records hold numbers only: MMEngine's deep copy of one takes longer than a small crop.
+        info = dict(self.data_list[idx], sample_idx=idx if idx >= 0 else len(self) + idx)
         part, position = info.pop('part'), info.pop('position')
         info['img'] = self.to_bgr(self.images[part][position])
         info['img_path'] = f'{self.splits[part]}/{position}'

@@ -27,7 +27,11 @@ from ipirm_mm.models.utils import input_channels
 
 # Transforms that decide the size of an image, and under which option they have it.
 SIZES = dict(
-    RandomResizedCrop='scale', RandomCrop='crop_size', CenterCrop='crop_size', Resize='scale'
+    RandomResizedCrop='scale',
+    TorchRandomResizedCrop='scale',
+    RandomCrop='crop_size',
+    CenterCrop='crop_size',
+    Resize='scale',
 )
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ipirm_mm.datasets import UniqueImages
-from ipirm_mm.datasets.transforms.seeded import seed_words
 from ipirm_mm.evaluation import extract_features
 from ipirm_mm.functional import mix_images, mixup_lam, mixup_partners
 from ipirm_mm.models.views.draws import Draws
 from ipirm_mm.partition import Mixing, mixing_groups
+from ipirm_mm.utils.seeding import seed_words
 
 from .passes import broadcast_epoch
 from .signals import init_worker

@@ -12,10 +12,10 @@ from mmpretrain.structures import DataSample
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ipirm_mm  # noqa: F401
-from ipirm_mm.datasets.transforms.seeded import seed_words
 from ipirm_mm.errors import UserError
 from ipirm_mm.models.selfsup import ipirm_simclr_mixup
 from ipirm_mm.models.views.draws import Draws
+from ipirm_mm.utils.seeding import seed_words
 
 NETWORK = dict(
     backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8),

@@ -2,6 +2,7 @@
 
 from .loading import LoadImage
 from .member_views import MemberViews, member_config
+from .resized_crop import TorchRandomResizedCrop
 from .seeded import PackWithSeed, SeededMultiView, SeededTransforms
 from .single_augmentations import augmented_dataset, recolored_dataset, single_augmentations
 from .tint import PALETTE, TintByFactor, tint
@@ -33,6 +34,7 @@ __all__ = [
     'SeededTransforms',
     'TenCrop',
     'TintByFactor',
+    'TorchRandomResizedCrop',
     'augmented_dataset',
     'member_config',
     'recolored_dataset',

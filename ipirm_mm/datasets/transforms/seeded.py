@@ -14,11 +14,7 @@ from mmpretrain.datasets.transforms import MultiView, PackInputs
 from mmpretrain.registry import TRANSFORMS
 
 from ipirm_mm.errors import UserError
-
-
-def seed_words(*words: int) -> np.ndarray:
-    """Hash integers to four 32-bit words, the same on every machine."""
-    return np.random.SeedSequence(words).generate_state(4)
+from ipirm_mm.utils.seeding import seed_words_of
 
 
 class _Seeded:
@@ -62,7 +58,7 @@ class _Seeded:
                 epoch, draw = item.passes, 0
         # Draw 0 has no word of its own: it is the augmentation that earlier versions had.
         extra = (draw, repeat) if repeat else (draw,) if draw else ()
-        return seed_words(seed, epoch, key, *extra)
+        return seed_words_of((seed, epoch), key, extra)
 
     @contextmanager
     def _draws_of(self, results: dict) -> Iterator[None]:

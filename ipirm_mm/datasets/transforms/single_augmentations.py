@@ -16,6 +16,7 @@ from .view_pipeline import insert_before_packing, moves_pixels_at_random
 _SEQUENCES = ('Compose', 'MultiView', 'SeededMultiView', 'SeededTransforms')
 _NAMES = dict(
     RandomResizedCrop='crop',
+    TorchRandomResizedCrop='crop',
     RandomCrop='crop',
     RandomFlip='flip',
     ColorJitter='color jitter',

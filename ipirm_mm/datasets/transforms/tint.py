@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.options import check_whole
+from ipirm_mm.utils.seeding import seed_words_of
 
 from ..labels import one_class
-from .seeded import seed_words
 
 # Ten tints, RGB. Blue is on in five of them, red in six and green in six, so that each channel is
 # a two-valued factor on its own.
@@ -51,12 +49,6 @@ def tint(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
 _GRAYS = np.arange(256, dtype=np.uint8)
 _SHADES = np.stack([tint(_GRAYS[:, None, None], np.full(256, n)) for n in range(len(PALETTE))])
 _SHADES = np.ascontiguousarray(_SHADES[:, :, 0, 0, ::-1])
-
-
-@lru_cache(maxsize=2**17)  # the hash takes longer than to color a small image
-def _words(seed: int, sample_idx: int) -> tuple[int, int]:
-    words = seed_words(seed, sample_idx)
-    return int(words[0]), int(words[1])
 
 
 @TRANSFORMS.register_module()
@@ -106,7 +98,7 @@ class TintByFactor(BaseTransform):
         Raises:
             UserError: If ``follow`` is positive and there is no class.
         """
-        words = _words(self.seed, sample_idx)
+        words = seed_words_of((self.seed,), sample_idx)[:2].tolist()
         if self.follow and words[0] < self.follow * 2.0**32:
             if gt_label is None:
                 raise UserError(

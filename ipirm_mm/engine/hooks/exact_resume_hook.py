@@ -16,8 +16,8 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import distributed
 
-from ipirm_mm.datasets.transforms.seeded import seed_words
 from ipirm_mm.utils import atomic_write
+from ipirm_mm.utils.seeding import seed_words
 
 from ..checkpoint_files import LAST
 from ..passes import counts_iterations

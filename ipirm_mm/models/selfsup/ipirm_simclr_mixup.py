@@ -9,9 +9,9 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from ipirm_mm.datasets.transforms.seeded import seed_words
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import mix_images, mixup_lam, mixup_partners
+from ipirm_mm.utils.seeding import seed_words
 
 from ..heads import IPIRMMixUpHead
 from ..utils import gather_batch, own_rows, sample_indices

@@ -52,9 +52,10 @@ def crop_matrix(begin: Tensor, length: Tensor, size: int, out: int) -> Tensor:
     scale = length / out
     center = (places + 0.5) * scale
     inside = (pixels >= begin) & (pixels < begin + length)
-    distance = (pixels - begin + 0.5 - center).abs() / scale.clamp(min=1)
-    weights = (1 - distance).clamp(min=0) * inside
-    return weights / weights.sum(-1, keepdim=True)
+    # In place, since fresh memory costs as much as the arithmetic.
+    distance = (pixels - begin + 0.5 - center).abs_().div_(scale.clamp(min=1))
+    weights = distance.neg_().add_(1).clamp_(min=0).mul_(inside)
+    return weights.div_(weights.sum(-1, keepdim=True))
 
 
 def blur_matrix(sigma: Tensor, size: int, radius: int) -> Tensor:

@@ -17,6 +17,7 @@ from mmpretrain.datasets.transforms import (
 )
 from torch import Tensor
 
+from ipirm_mm.datasets.transforms import TorchRandomResizedCrop
 from ipirm_mm.errors import UserError
 
 from .draws import Draws
@@ -212,6 +213,7 @@ class Invert(Step):
 # By the class in MMPretrain or MMCV.
 STEPS: dict[type, type[Step]] = {
     RandomResizedCrop: Crop,
+    TorchRandomResizedCrop: Crop,
     RandomFlip: Flip,
     ColorJitter: Jitter,
     GaussianBlur: Blur,
