@@ -1,6 +1,6 @@
 """A model of what Stage I costs on GPUs, from counted operations and bytes, and from your rates.
 
-    python benchmarks/cost_model.py [--gpu-rate 100] [--link-rate 50] [--loader-ms 8.5] ...
+    python benchmarks/cost_model.py [--gpu-rate 100] [--link-rate 50] [--loader-ms 11.1] ...
 
 Counts the operations of SimCLR with ResNet-50 at 224 pixels (two views, forward and backward) and
 the bytes of its gradient, and adds up the hours of training for VIPriors (50,000 images, 800
@@ -50,8 +50,8 @@ def parse_args() -> argparse.Namespace:
     options = (
         ('gpu-rate', 100.0, 'operations per second and GPU that a network reaches, in 10^12'),
         ('link-rate', 50.0, 'bytes per second between GPUs, in 10^9'),
-        ('loader-ms', 8.5, 'processor time of the two views of an image, in ms'),
-        ('batched-ms', 2.6, 'what BatchedViews leaves of it, in ms'),
+        ('loader-ms', 11.1, 'processor time of the two views of an image, in ms'),
+        ('batched-ms', 1.74, 'what BatchedViews leaves of it, in ms'),
         ('workers', 8, 'data workers per GPU'),
         ('interval', 50, 'epochs between partitions'),
     )

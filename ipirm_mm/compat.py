@@ -301,14 +301,13 @@ def copy_each_subset_afresh() -> None:
     from mmengine.dataset import BaseDataset
 
     original = BaseDataset._copy_without_annotation
-    if getattr(original, 'forgets', False):
+    if not isinstance((original.__defaults__ or (None,))[0], dict):
         return
 
     @functools.wraps(original)
     def _copy_without_annotation(self: Any, memo: dict[int, Any] | None = None) -> Any:
         return original(self, {} if memo is None else memo)
 
-    _copy_without_annotation.forgets = True  # type: ignore[attr-defined]
     BaseDataset._copy_without_annotation = _copy_without_annotation
 
 

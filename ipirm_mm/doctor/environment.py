@@ -20,6 +20,7 @@ from .findings import Findings, counted, in_units
 BRIDGED = (
     ('mmcv.image.photometric', 'adjust_hue', 'hue on NumPy 2'),
     ('mmpretrain.structures.utils', 'format_label', 'labels of NumPy'),
+    ('mmengine.dataset', 'BaseDataset._copy_without_annotation', 'copies of subsets'),
     ('mmpretrain.models', 'TwoNormDataPreprocessor.forward', 'one view of BEiT and its kind'),
     ('mmpretrain.models', 'SparK.extract_feat', 'SparK without a mask'),
     ('mmengine.runner.activation_checkpointing', 'wrap_forward', 'recomputed activations'),
