@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +287,18 @@ def test_distill_and_predict(folder, trained, tmp_path, loss, capsys):
         assert 'accuracy/top1' in output
     output = run_tool('tools/search_tta.py', tmp_path / 'student/config.py', student).stdout
     assert 'ten' in output
+
+
+@pytest.mark.slow
+def test_trainings_of_one_second_keep_their_curves_apart(folder, trained, tmp_path, monkeypatch):
+    """MMEngine names a runner by its config's file and the second; those of one name share logs."""
+    began = int(time.time()) + 0.5
+    clock = types.SimpleNamespace(**{**vars(time), 'time': lambda: began})
+    monkeypatch.setattr('mmengine.runner.runner.time', clock)
+    more = dict(loss='kl', epochs=1, **SMALL)
+    ipirm_mm.distill(folder, tmp_path, trained / 'encoder.pth', **more)
+    for name in ('teacher', 'student'):
+        assert last_accuracy(tmp_path / name) != '-', name
 
 
 def test_accuracy_of_a_training_that_ended_before_its_evaluation(tmp_path):

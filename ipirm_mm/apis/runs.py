@@ -84,6 +84,8 @@ def train_in(out: Path, cfg: Config, what: str, amp: bool, files: Sequence[str] 
     settings = Config.fromstring(text, '.py')._cfg_dict
     cfg = Config(settings, cfg_text=text, filename=str(out / AS_RUN))
     cfg.launcher, cfg.resume = 'none', any(out.glob('*.pth'))
+    # Runners that were built within one second share logs and curves if they have one name.
+    cfg.experiment_name = out.resolve().name
     cli.fit_to_machine(cfg, LOADERS)
     cli.prepare_training(cfg, amp=amp)
     atomic_write(path, text)
