@@ -6,8 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-# The constants of ``SeedSequence`` (O'Neill, "Developing a seed_seq alternative", 2015), of which
-# NumPy promises that they stay.
+# The constants of ``SeedSequence`` (O'Neill, "Developing a seed_seq alternative", 2015).
 _INIT_A, _MULT_A = 0x43B0D7E5, 0x931E8875
 _INIT_B, _MULT_B = 0x8B51F9DD, 0x58F38DED
 _MIX_LEFT, _MIX_RIGHT = 0xCA01F9DD, 0x4973F715
