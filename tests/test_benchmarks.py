@@ -164,7 +164,7 @@ def test_cost_model(monkeypatch, capsys):
     assert forward == pytest.approx(8.2e9, rel=0.01)  # published: 4.1 x 10^9 multiplications
     assert both == pytest.approx(3 * forward, rel=0.03)  # not the gradient of the image
     assert gradient == pytest.approx(4 * 23.5e6, rel=0.01)  # without the classifier
-    monkeypatch.setattr(sys, 'argv', ['cost_model.py', '--workers', '4'])
+    monkeypatch.setattr(sys, 'argv', ['cost_model.py', '--workers', '4', '--loader-ms', '8.5'])
     args = cost_model.parse_args()
     row, more = (cost_model.hours('VIPriors', gpus, args) for gpus in (8, 64))
     assert float(row['loader']) == pytest.approx(8 * float(more['loader']), rel=0.02)
