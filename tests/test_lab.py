@@ -2,7 +2,10 @@
 
 import json
 import math
+import re
 import runpy
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +81,27 @@ def test_table_pairs_seeds(lab, tmp_path):
     records.append(dict(settings=other, seed=1, split='val', shifted=45.0))
     ours = lab['make_table'](records[:3], records, 'shifted', dict(weight=4))[0]
     assert ours['gain'] == '+5.0' and 'p' not in ours
+    # Of SimCLR no penalty has the settings, since it has no weight; that of the control is given.
+    simclr = [dict(settings=lab['settings_of']('simclr', {}), seed=1, split='val', shifted=30.0)]
+    assert 'gain' not in lab['make_table'](simclr, records, 'shifted', {})[0]
+
+
+@pytest.mark.parametrize('number', range(6))
+def test_tables_of_the_page_are_what_its_commands_print(lab, number, monkeypatch, capsys):
+    """From the logs in the repository; the page leaves out settings that all rows share."""
+    found = re.findall(
+        r'    (python projects/laptop/lab\.py --table(?:[^\n]|\\\n)*)\n\n((?:\|.*\n)+)',
+        (LAB.parents[2] / 'docs/lab.md').read_text(),
+    )
+    assert len(found) == 6
+    command, table = found[number]
+    monkeypatch.setattr(sys, 'argv', shlex.split(command.replace('\\\n', ' '))[1:])
+    lab['main']()
+    printed, written = (
+        sorted(line.split('|')[3:] for line in text.splitlines() if line.startswith('|'))
+        for text in (capsys.readouterr().out, table)
+    )
+    assert printed == written
 
 
 def test_a_curve_of_the_figure_has_the_runs_that_differ_in_one_setting(lab, monkeypatch):

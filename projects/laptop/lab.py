@@ -297,7 +297,10 @@ def make_table(
     for key, group in groups.items():
         split, settings = json.loads(key)
         rows.append(dict(row_of(settings, group), split=split))
-        wanted = settings_of(control.get('method', 'penalty'), {**settings, **control})
+        given = {**settings, 'method': 'penalty', **control}
+        wanted = settings_of(given['method'], given)
+        if not wanted.keys() <= given.keys():  # SimCLR, for one, has no weight
+            continue
         reference = {
             r['seed']: r[metric]
             for r in records
