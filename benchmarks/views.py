@@ -80,8 +80,8 @@ def settings(folder: Path) -> dict[str, dict[str, Any]]:
     load = [dict(type='LoadImage')]
     tiny = [{**simclr[0], 'scale': 32}, *simclr[1:]]
     # One image at a time only what must be: images of a batch need one size.
-    crop, rest = [{**simclr[0], 'type': 'TorchRandomResizedCrop'}], simclr[1:]
-    del crop[0]['backend']
+    crop = [dict(type='TorchRandomResizedCrop', scale=simclr[0]['scale'])]
+    rest = simclr[1:]
     return {
         '28 pixels': dict(data=embedded, load=[small.tint], views=small.view_pipeline),
         '32 pixels': dict(data=Arrays, load=[], views=tiny),

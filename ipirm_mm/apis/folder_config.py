@@ -106,6 +106,6 @@ def resized(pipeline: Any, size: int) -> Any:
     if not isinstance(pipeline, dict):
         return pipeline
     changed = {key: resized(value, size) for key, value in pipeline.items()}
-    if changed.get('type') in ('RandomResizedCrop', 'TorchRandomResizedCrop'):
+    if changed.get('type') == 'RandomResizedCrop':
         changed['scale'] = size
     return changed

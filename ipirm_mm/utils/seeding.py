@@ -70,12 +70,12 @@ def _split(number: int) -> list[int]:
 
 def _generate_state(entropy: list[np.ndarray]) -> np.ndarray:
     """``SeedSequence(entropy).generate_state(4)`` of many keys at once, ``(N, 4)``."""
-    constant = _INIT_A
+    constant, factor = _INIT_A, _MULT_A
 
     def hashed(value: np.ndarray) -> np.ndarray:
         nonlocal constant
         value = value ^ np.uint32(constant)
-        constant = constant * _MULT_A & 0xFFFFFFFF
+        constant = constant * factor & 0xFFFFFFFF
         value = value * np.uint32(constant)
         return value ^ value >> np.uint32(16)
 
@@ -93,10 +93,5 @@ def _generate_state(entropy: list[np.ndarray]) -> np.ndarray:
     for value in full[_POOL:]:
         for target in range(_POOL):
             pool[target] = mixed(pool[target], hashed(value))
-    constant, words = _INIT_B, []
-    for value in pool:
-        value = value ^ np.uint32(constant)
-        constant = constant * _MULT_B & 0xFFFFFFFF
-        value = value * np.uint32(constant)
-        words.append(value ^ value >> np.uint32(16))
-    return np.stack(words, 1)
+    constant, factor = _INIT_B, _MULT_B
+    return np.stack([hashed(value) for value in pool], 1)
