@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -14,6 +16,27 @@ HERE = Path(__file__).parent
 # Fixtures that train. Tests that need the same one run in the same worker of pytest-xdist, so that
 # nothing is trained twice; all other tests go to any worker.
 TRAINED = ('stage_one', 'chain', 'classifiers', 'trained', 'members')
+
+# Free bytes in the temporary folder, below which no test is run. `make test` writes half of it.
+ROOM = 10**9
+
+
+def pytest_sessionstart(session):
+    """Refuse to start on a full disk: tests fail there for no fault of theirs, and loaders wait.
+
+    A data worker of PyTorch opens a socket in the temporary folder. Where it cannot, it prints an
+    error and goes on, and the process that waits for its batch waits for ever.
+    """
+    if hasattr(session.config, 'workerinput'):
+        return
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < ROOM:
+        pytest.exit(
+            f'the tests need {ROOM / 1e9:g} GB in the temporary folder {folder}, which has '
+            f'{free / 1e9:.2f} GB: free some, or name another: TMPDIR=FOLDER make test',
+            returncode=4,
+        )
 
 
 def pytest_configure(config):
