@@ -22,11 +22,7 @@ ROOM = 10**9
 
 
 def pytest_sessionstart(session):
-    """Refuse to start on a full disk: tests fail there for no fault of theirs, and loaders wait.
-
-    A data worker of PyTorch opens a socket in the temporary folder. Where it cannot, it prints an
-    error and goes on, and the process that waits for its batch waits for ever.
-    """
+    """Refuse to start on a full disk, where tests fail for no fault of theirs."""
     if hasattr(session.config, 'workerinput'):
         return
     folder = tempfile.gettempdir()

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ipirm_mm.datasets import VIPriors
 from ipirm_mm.datasets.array_dataset import ArrayDataset
 from ipirm_mm.datasets.image_format import is_truncated
+from ipirm_mm.engine.workers import mend_workers
 from ipirm_mm.explain import find_user_error
 from ipirm_mm.utils import ProgressBar, available_processors
 from ipirm_mm.utils.finite import find_non_finite
@@ -176,6 +177,7 @@ def read_images(dataset: Any, indices: Sequence[int], description: str) -> Itera
         num_workers=num_readers(dataset, len(indices)),
         collate_fn=_as_it_is,
     )
+    mend_workers(reader)
     with torch.random.fork_rng(devices=[]), ProgressBar(description) as bar:
         for number, seen in enumerate(reader, 1):
             bar(number / len(indices), f'{number:,} of {len(indices):,} images')

@@ -26,7 +26,6 @@ from .loaders import mend_loaders
 from .logs import logged_records
 from .passes import check_end, no_step_message
 from .positions import go_on_within_epochs
-from .signals import keep_workers_at_sigterm
 
 __all__ = [
     'CRDMemoryHook',
@@ -68,5 +67,4 @@ def apply_bridges() -> None:
     keep_until_replaced()
     resume_the_newest()
     go_on_within_epochs()
-    keep_workers_at_sigterm()
     mend_loaders()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing.util
-import tempfile
 from typing import Any
 
 from mmengine.dataset import DefaultSampler
@@ -13,9 +11,11 @@ from torch.utils.data import DataLoader
 
 from ipirm_mm.errors import UserError
 
+from .workers import mend_workers
+
 
 def mend_loaders() -> None:
-    """Let ``Runner.build_dataloader`` make loaders without the faults below."""
+    """Let ``Runner.build_dataloader`` make loaders without the faults below, and of workers."""
     original = Runner.build_dataloader
     if getattr(original, 'is_mended', False):
         return
@@ -26,8 +26,7 @@ def mend_loaders() -> None:
             _check_workers(dataloader)
         loader = original(dataloader, *args, **kwargs)
         _drop_as_one_process(loader)
-        if loader.num_workers:
-            _make_room_for_sockets()
+        mend_workers(loader)
         return loader
 
     build_dataloader.is_mended = True  # type: ignore[attr-defined]
@@ -63,21 +62,3 @@ def _drop_as_one_process(loader: Any) -> None:
         if 0 < batches < len(loader):
             sampler.num_samples = batches * loader.batch_size
             sampler.total_size = sampler.num_samples * sampler.world_size
-
-
-def _make_room_for_sockets() -> None:
-    """Make the folder for the sockets of data workers, once, before they start.
-
-    Fault: each worker makes a folder of its own in the temporary folder when it sends its first
-    batch. On a full disk it cannot. It prints an error and goes on, and the training waits for
-    that batch for ever. Workers use the folder of the process that starts them if it has one, and
-    a socket in it takes no room.
-    """
-    try:
-        multiprocessing.util.get_temp_dir()
-    except OSError as error:
-        raise UserError(
-            f'the data workers need the temporary folder, and nothing can be written to '
-            f'{tempfile.gettempdir()} ({error.strerror}): free some space there, or name another '
-            'by the environment variable TMPDIR'
-        ) from error

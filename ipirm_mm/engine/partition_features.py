@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.dataset import DefaultSampler
+from mmengine.dataset import DefaultSampler, worker_init_fn
 from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
@@ -22,7 +22,7 @@ from ipirm_mm.partition import Mixing, mixing_groups
 from ipirm_mm.utils.seeding import seed_words
 
 from .passes import broadcast_epoch
-from .signals import init_worker
+from .workers import mend_workers
 
 # Keeps these draws apart from those of a training step with MixUp, and of the views.
 _GROUPS, _MIXUP = 0x67726F75, 0x70617274
@@ -76,12 +76,13 @@ def partition_features(
             num_workers=train.num_workers,
             collate_fn=FUNCTIONS.get('default_collate'),
             worker_init_fn=partial(
-                init_worker,
+                worker_init_fn,
                 num_workers=train.num_workers,
                 rank=get_rank(),
                 seed=runner.seed + time + draw,
             ),
         )
+        mend_workers(loader)
         counted = f', augmentation {draw + 1}/{num_augmentations}' if num_augmentations > 1 else ''
         data = extract_features(
             model,
