@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 # nothing is trained twice; all other tests go to any worker.
 TRAINED = ('stage_one', 'chain', 'classifiers', 'trained', 'members')
 
-# Free bytes in the temporary folder, below which no test is run. `make test` writes half of it.
+# Free bytes in the temporary folder, below which no test is run. `make test` writes two thirds of it.
 ROOM = 10**9
 
 
