@@ -15,7 +15,7 @@ from .workers import mend_workers
 
 
 def mend_loaders() -> None:
-    """Let ``Runner.build_dataloader`` make loaders without the faults below, and of workers."""
+    """Let ``Runner.build_dataloader`` make loaders without the faults of this file and `workers`."""
     original = Runner.build_dataloader
     if getattr(original, 'is_mended', False):
         return

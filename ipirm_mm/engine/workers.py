@@ -13,7 +13,7 @@ from multiprocessing.queues import Queue
 from typing import Any
 
 from torch._utils import ExceptionWrapper
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader
 
 from ipirm_mm.errors import UserError
 
@@ -65,9 +65,7 @@ def _send_error(queue: Any, error: Exception, item: tuple[int, Any]) -> None:
     try:
         raise _explained(error) from error
     except Exception:
-        worker = get_worker_info()
-        where = f'in DataLoader worker process {worker.id}' if worker else 'in a data worker'
-        queue.put((item[0], ExceptionWrapper(where=where)))
+        queue.put((item[0], ExceptionWrapper(where='in a data worker')))
 
 
 def _explained(error: Exception) -> Exception:
