@@ -15,7 +15,7 @@ from .workers import mend_workers
 
 
 def mend_loaders() -> None:
-    """Let ``Runner.build_dataloader`` make loaders without the faults of this file and `workers`."""
+    """Mend what ``Runner.build_dataloader`` makes: the faults of this file and of ``workers``."""
     original = Runner.build_dataloader
     if getattr(original, 'is_mended', False):
         return
