@@ -7,12 +7,14 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
 from helpers import ROOT, checkpoint, losses, partitions, train_stage_one
+from mmcv.transforms import RandomFlip
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmpretrain.datasets import RandomResizedCrop
+from mmpretrain.datasets import PackInputs, RandomResizedCrop
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
+from ipirm_mm.datasets import PackWithSeed
 from ipirm_mm.errors import UserError
 from ipirm_mm.models.views import (
     Draws,
@@ -86,6 +88,23 @@ def test_crops_are_those_of_torchvision(out):
     for image, y, box in zip(images, found, [*boxes, (1, 1, 35, 50)]):
         wanted = tv.resized_crop(image, *box, list(out), antialias=True)
         torch.testing.assert_close(y, wanted, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical'])
+@pytest.mark.parametrize('prob', [0.0, 0.5, 1.0])
+def test_a_flip_within_the_crop_gives_the_same_bits(direction, prob):
+    crop, flip = RandomResizedCrop(20), RandomFlip(prob=prob, direction=direction)
+    (one,), (first,), (second,) = (
+        build_steps(steps, rgb=True) for steps in ([crop, flip], [crop], [flip])
+    )
+    images, draws = photos(40), (Draws(torch.arange(40)), Draws(torch.arange(40)))
+    wanted = first(images, first.plan(draws[1], 37, 52))
+    wanted = second(wanted, second.plan(draws[1], 20, 20))
+    assert torch.equal(one(images, one.plan(draws[0], 37, 52)), wanted)
+    assert draws[0].used == draws[1].used
+    # Only one flip fits into a crop, and only right after it.
+    assert len(build_steps([crop, flip, flip], rgb=True)) == 2
+    assert len(build_steps([flip, crop], rgb=True)) == 2
 
 
 def test_colors_are_those_of_torchvision():
@@ -194,6 +213,22 @@ def test_views_depend_on_the_seed_only(monkeypatch):
     torch.testing.assert_close(again[1], second, atol=1e-3, rtol=0)
     other = ours(batch(images, seeds + 1), training=True)['inputs']
     assert (other[0] - first).flatten(1).abs().mean(1).min() > 1
+
+
+@pytest.mark.parametrize('shape', [(28, 28, 3), (37, 52, 3), (5, 4, 1), (6, 7), (2, 3, 4, 5, 3)])
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_images_are_packed_as_mmpretrain_packs_them(shape, dtype):
+    image = (np.random.default_rng(0).random(shape) * 255).astype(dtype)
+    ours = PackWithSeed()
+    views = [image, image[::-1].copy()]
+    if image.ndim == 3:
+        views.append(np.asfortranarray(image))
+    for given in (*views, views):
+        found = ours.transform(dict(img=given, sample_idx=0))['inputs']
+        wanted = PackInputs().transform(dict(img=given))['inputs']
+        for x, y in zip(*((z if isinstance(z, list) else [z]) for z in (found, wanted))):
+            assert x.dtype == y.dtype and torch.equal(x, y)
+            assert x.is_contiguous()
 
 
 def test_rgb_and_bgr_give_the_same():
