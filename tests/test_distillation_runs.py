@@ -104,11 +104,10 @@ def test_two_processes_train_like_one(chain, tmp_path, student, start):
 @pytest.mark.parametrize(
     'student,resume',
     [
-        ('kl', run_tool),
         ('ofd', run_tool),
         pytest.param('crd_kl', run_python, marks=pytest.mark.slow),
-        # Without a state of their own, as KL.
-        *(pytest.param(name, run_tool, marks=pytest.mark.slow) for name in ('dkd', 'dist')),
+        # Without a state of their own.
+        *(pytest.param(name, run_tool, marks=pytest.mark.slow) for name in ('kl', 'dkd', 'dist')),
     ],
 )
 def test_resume_continues_the_run_to_the_last_bit(chain, tmp_path, student, resume):

@@ -200,7 +200,7 @@ def test_recorders_keep_no_graph_and_can_be_removed():
     assert activations and all(m.inplace for m in activations)
 
 
-@pytest.mark.parametrize('name', ['basic', 'bottleneck'])
+@pytest.mark.parametrize('name', ['basic', pytest.param('bottleneck', marks=pytest.mark.slow)])
 def test_recorders_survive_compilation(name):
     torch.manual_seed(0)
     network = randomize(MODELS.build(BACKBONES[name]))

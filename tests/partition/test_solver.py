@@ -87,7 +87,7 @@ def test_never_below_the_authors_optimizer(num_subsets, penalty, images, seed):
 
 
 @pytest.mark.parametrize('num_subsets', [2, 3])
-@pytest.mark.parametrize('block_size', [100, 40])  # 5 blocks, 13
+@pytest.mark.parametrize('block_size', [100, pytest.param(40, marks=pytest.mark.slow)])  # 5, 13
 def test_partition_of_several_blocks_holds_in_other_blocks(num_subsets, block_size):
     """Moves of single images in each block would not: they lower the objective elsewhere."""
     z1, z2, _ = planted(images=500, strengths=(0.5,))
@@ -109,7 +109,7 @@ def test_partition_of_several_blocks_holds_in_other_blocks(num_subsets, block_si
     assert elsewhere(result.assignment) - elsewhere(random.assignment) > 0.9 * gain
 
 
-@pytest.mark.parametrize('num_subsets', [2, 3])
+@pytest.mark.parametrize('num_subsets', [pytest.param(2, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize('block_size', [pytest.param(1000, marks=pytest.mark.slow), 120])
 def test_relaxed_balance_keeps_subsets_near_the_bound(num_subsets, block_size):
     """A tight group of images gains more than the balance term subtracts."""
