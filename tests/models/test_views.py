@@ -7,7 +7,6 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
 from helpers import ROOT, checkpoint, losses, partitions, train_stage_one
-from mmcv.transforms import RandomFlip
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmpretrain.datasets import PackInputs, RandomResizedCrop
@@ -88,23 +87,6 @@ def test_crops_are_those_of_torchvision(out):
     for image, y, box in zip(images, found, [*boxes, (1, 1, 35, 50)]):
         wanted = tv.resized_crop(image, *box, list(out), antialias=True)
         torch.testing.assert_close(y, wanted, atol=0.05, rtol=0)
-
-
-@pytest.mark.parametrize('direction', ['horizontal', 'vertical'])
-@pytest.mark.parametrize('prob', [0.0, 0.5, 1.0])
-def test_a_flip_within_the_crop_gives_the_same_bits(direction, prob):
-    crop, flip = RandomResizedCrop(20), RandomFlip(prob=prob, direction=direction)
-    (one,), (first,), (second,) = (
-        build_steps(steps, rgb=True) for steps in ([crop, flip], [crop], [flip])
-    )
-    images, draws = photos(40), (Draws(torch.arange(40)), Draws(torch.arange(40)))
-    wanted = first(images, first.plan(draws[1], 37, 52))
-    wanted = second(wanted, second.plan(draws[1], 20, 20))
-    assert torch.equal(one(images, one.plan(draws[0], 37, 52)), wanted)
-    assert draws[0].used == draws[1].used
-    # Only one flip fits into a crop, and only right after it.
-    assert len(build_steps([crop, flip, flip], rgb=True)) == 2
-    assert len(build_steps([flip, crop], rgb=True)) == 2
 
 
 def test_colors_are_those_of_torchvision():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -150,8 +149,11 @@ class BatchedViews(SelfSupDataPreprocessor):
                 f'BatchedViews has {len(pipelines)} pipelines in transforms, but num_views is '
                 f'{num_views}: give one number per pipeline'
             )
-        built = [_build(steps, self.is_rgb) for steps in pipelines]
-        self.views = [steps for steps, number in zip(built, numbers) for _ in range(number)]
+        self.views = [
+            _build(steps, self.is_rgb)
+            for steps, number in zip(pipelines, numbers)
+            for _ in range(number)
+        ]
 
     @property
     def is_rgb(self) -> bool:
@@ -190,19 +192,12 @@ class BatchedViews(SelfSupDataPreprocessor):
             )
         if self._channel_conversion:
             inputs = [images.flip(1) for images in inputs]
-        views: list[Tensor] = []
-        # Views that differ only in their seeds are made together: half as many calls.
-        for _, group in groupby(zip(inputs, self.views), lambda x: (x[0].shape, id(x[1]))):
-            images, steps = zip(*group)
-            numbers = torch.arange(len(views), len(views) + len(images))[:, None]
-            made = make_view(
-                torch.cat(images),
-                split_mix(seeds + numbers).flatten(),
-                steps[0],
-                self.channels_last,
-                self._normalize,
+        views = [
+            make_view(
+                images, split_mix(seeds + number), steps, self.channels_last, self._normalize
             )
-            views += made.split(len(seeds))
+            for number, (images, steps) in enumerate(zip(inputs, self.views))
+        ]
         samples = data['data_samples']
         if self.device.type != 'cpu':  # where they are: to copy each takes as long as to crop it
             samples = self.cast_data(samples)

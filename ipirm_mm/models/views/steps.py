@@ -92,13 +92,6 @@ class Crop(Step):
             raise UserError(
                 'BatchedViews crops all images or none: take the crop out of RandomApply'
             )
-        #: A flip right after the crop. Mirrored matrices make it, so that no image is copied.
-        self.flip: Flip | None = None
-
-    def plan(self, draws: Draws, height: int, width: int) -> tuple[Tensor, ...]:
-        """See :meth:`Step.plan`; last, with a flip, is whether to flip the crop, ``(N,)`` bool."""
-        plan = super().plan(draws, height, width)
-        return (*plan, *self.flip.plan(draws, height, width)) if self.flip else plan
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the crops."""
@@ -130,30 +123,19 @@ class Crop(Step):
         return top, left, h, w
 
     def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
-        """Crop and resize, and flip if a flip comes next."""
-        top, left, h, w, *flipped = (
-            value.to(images.device, non_blocking=True) for value in parameters
-        )
+        """Crop and resize."""
+        top, left, h, w = (value.to(images.device, non_blocking=True) for value in parameters)
         rows = crop_matrix(top, h, images.shape[2], self.transform.scale[0])
         columns = crop_matrix(left, w, images.shape[3], self.transform.scale[1])
-        if self.flip and self.flip.horizontal:
-            columns = _mirrored(columns, flipped[0])
-        elif self.flip:
-            rows = _mirrored(rows, flipped[0])
         return apply_to_axes(images, rows, columns)
 
 
 class Flip(Step):
     """MMCV's ``RandomFlip`` in one direction."""
 
-    @property
-    def horizontal(self) -> bool:
-        """Whether left and right change places, not top and bottom."""
-        return self.transform.direction == 'horizontal'
-
     def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
         """Mirror the images."""
-        return images.flip(-1 if self.horizontal else -2)
+        return images.flip(-1 if self.transform.direction == 'horizontal' else -2)
 
 
 class Jitter(Step):
@@ -228,11 +210,6 @@ class Invert(Step):
         return torch.where(images < self.transform.thr, images, LARGEST - images)
 
 
-def _mirrored(matrices: Tensor, chosen: Tensor) -> Tensor:
-    """Turn around the result of the chosen matrices, ``(N, out, size)``."""
-    return torch.where(chosen[:, None, None], matrices.flip(1), matrices)
-
-
 # By the class in MMPretrain or MMCV.
 STEPS: dict[type, type[Step]] = {
     RandomResizedCrop: Crop,
@@ -254,24 +231,19 @@ def build_steps(transforms: Sequence[Any], rgb: bool, prob: float = 1.0) -> list
         prob: Probability of all of them, that of a ``RandomApply`` around one. Defaults to 1.
 
     Returns:
-        One step per transform; a crop takes the flip that comes right after it.
+        One step per transform.
 
     Raises:
         UserError: If one of them, or one of its options, is not among those that work on batches.
     """
-    steps: list[Step] = []
+    steps = []
     for transform in transforms:
         kind = type(transform)
         if kind is RandomApply and prob == 1 and len(transform.transforms.transforms) == 1:
             steps += build_steps(transform.transforms.transforms, rgb, transform.prob)
         elif kind in STEPS:
             _check_options(transform)
-            step = STEPS[kind](transform, prob, rgb)
-            last = steps[-1] if steps else None
-            if isinstance(step, Flip) and isinstance(last, Crop) and not last.flip:
-                last.flip = step
-            else:
-                steps.append(step)
+            steps.append(STEPS[kind](transform, prob, rgb))
         else:
             names = ', '.join(known.__name__ for known in STEPS)
             raise UserError(
