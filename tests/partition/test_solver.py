@@ -87,7 +87,8 @@ def test_never_below_the_authors_optimizer(num_subsets, penalty, images, seed):
 
 
 @pytest.mark.parametrize('num_subsets', [2, 3])
-@pytest.mark.parametrize('block_size', [100, pytest.param(40, marks=pytest.mark.slow)])  # 5, 13
+# Five blocks, and 13.
+@pytest.mark.parametrize('block_size', [100, pytest.param(40, marks=pytest.mark.slow)])
 def test_partition_of_several_blocks_holds_in_other_blocks(num_subsets, block_size):
     """Moves of single images in each block would not: they lower the objective elsewhere."""
     z1, z2, _ = planted(images=500, strengths=(0.5,))
