@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from evaluation import paired_p
-from lab_data import Images, evaluate, load
+from lab_data import Images, evaluate, load_unlabeled
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
@@ -52,6 +52,7 @@ METHODS = {
 DEFAULTS: dict[str, Any] = dict(
     tint=True,  # whether images are tinted by the hidden factor
     glyphs=False,  # letters of many fonts in the place of Fashion-MNIST
+    images=4000,  # without labels: those of the package; other numbers: the first original ones
     epochs=20,
     batch=256,
     lr=1e-3,
@@ -89,7 +90,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--split', nargs='+', choices=('val', 'test', 'full_test'), default=['val']
     )
-    parser.add_argument('--data-root', default=DEBIAN_FOLDER, help='of full_test')
+    parser.add_argument('--data-root', default=DEBIAN_FOLDER, help='of original images')
     parser.add_argument('--glyphs', default='data/glyphs.npz', help='file of the converter')
     parser.add_argument(
         '--set', nargs='+', default=[], metavar='KEY=VALUE[,VALUE]',
@@ -176,7 +177,7 @@ class Trainer:
         self.model = build(settings).to(memory_format=torch.channels_last)
         parameters = self.model.parameters()
         self.optimizer = torch.optim.Adam(parameters, lr=settings['lr'], weight_decay=1e-6)
-        self.images = load('unlabeled', data_of(settings))
+        self.images = load_unlabeled(data_of(settings), settings['images'])
         self.partition: Tensor | None = None
 
     def views(self, index: Tensor, epoch: int) -> list[Tensor]:

@@ -25,6 +25,7 @@ class Images:
         data: ``'tinted'``, ``'gray'`` or ``'glyphs'``.
         follow: As for ``TintByFactor``. Defaults to 0.
         seed: As for ``TintByFactor``. Defaults to 0.
+        count: Number of images, from the first on. Defaults to None: all.
 
     Attributes:
         x: Images ``(N, 3, H, W)`` uint8, RGB.
@@ -32,15 +33,22 @@ class Images:
         factor: The hidden factor of each image, ``(N,)``; zeros where there is none.
     """
 
-    data_root = DEBIAN_FOLDER  # of the split full_test
+    data_root = DEBIAN_FOLDER  # of the splits full and full_test
     glyphs_file = 'data/glyphs.npz'
 
-    def __init__(self, split: str, data: str, follow: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        split: str,
+        data: str,
+        follow: float = 0.0,
+        seed: int = 0,
+        count: int | None = None,
+    ) -> None:
         dataset: Any
         if data == 'glyphs':
             dataset = Glyphs(split=split, data_file=self.glyphs_file)
         else:
-            dataset = FashionMNIST50(split=split, data_root=self.data_root)
+            dataset = FashionMNIST50(split=split, data_root=self.data_root, indices=count)
         dataset.full_init()
         records = [dataset.get_data_info(number) for number in range(len(dataset))]
         if data == 'tinted':
@@ -52,6 +60,20 @@ class Images:
 
 
 load = functools.cache(Images)
+
+
+def load_unlabeled(data: str, count: int) -> Images:
+    """The images to train on.
+
+    Args:
+        data: As for :class:`Images`.
+        count: Number of images, which glyphs do not have. 4,000 are the unlabeled ones of the
+            package; other numbers are the first of the 60,000 original ones, which include those
+            that the probes are fitted to.
+    """
+    if data == 'glyphs' or count == 4000:
+        return load('unlabeled', data)
+    return load('full', data, count=count)
 
 
 @torch.no_grad()
