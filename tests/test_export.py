@@ -125,6 +125,20 @@ def test_torchscript_gives_the_scores_of_the_test_tool(files, tmp_path):
     torch.testing.assert_close(torch.jit.load(out)(images), scores, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(
+    'kind, scale, certain', [('softmax', 1e3, True), ('softmax', 1.0, False), (None, 1e3, False)]
+)
+def test_probabilities_of_0_and_1_are_told(kind, scale, certain):
+    tool = runpy.run_path(str(ROOT / 'tools/export_model.py'), run_name='not_main')
+    torch.manual_seed(0)
+    logits = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+    with torch.no_grad():
+        logits[1].weight.mul_(scale)
+        exported = tool['Exported'](logits, kind, normalize=False)
+        images = torch.rand(5, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+        assert tool['are_all_certain'](exported, images) is certain
+
+
 def test_a_model_that_differs_is_not_written(files, tmp_path):
     out = tmp_path / 'student.pt2'
     finished = export(files, out, '--tolerance', '-1', check=False)

@@ -332,6 +332,14 @@ def largest_difference(exported: Exported, run: Runner, images: Tensor) -> float
     return max(float((run(batch) - exported(batch)).abs().max()) for batch in batches)
 
 
+def are_all_certain(exported: Exported, images: Tensor) -> bool:
+    """Whether all outputs are probabilities of 0 or 1, as any file that is similar has them."""
+    if exported.kind is None:
+        return False
+    scores = exported(images)
+    return bool((torch.minimum(scores, 1 - scores) < 1e-6).all())
+
+
 def main() -> None:
     args = parse_args()
     kind = check_out(args.out)
@@ -348,6 +356,7 @@ def main() -> None:
             else:
                 data, run = (to_pt2 if kind == '.pt2' else to_torchscript)(exported, images, about)
             difference = largest_difference(exported, run, images)
+            certain = are_all_certain(exported, images)
         except Exception as error:  # exporters raise errors of many types
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
@@ -365,6 +374,11 @@ def main() -> None:
     for name, value in about.items():
         print(f'  {name}: {value}')
     print(f'largest difference from PyTorch: {difference:.2g}, on {source}')
+    if certain:
+        print(
+            'all of these probabilities are 0 or 1, which hides differences: export with --logits '
+            'to compare what is before them'
+        )
     if kind == '.pt':
         print('PyTorch has deprecated TorchScript: prefer .pt2 or .onnx')
 
