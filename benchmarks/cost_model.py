@@ -10,8 +10,11 @@ epochs, 256 images per step) and ImageNet-1k (1,281,167 images, 100 epochs, 4,09
 - *gradient*: each GPU sends and receives its gradient twice per step (ring all-reduce);
 - *loader*: processor time of the views over the data workers, at the time per image that
   benchmarks/views.py measures; *BatchedViews*: what these leave of it to the workers;
-- *partitions*: forward passes of all images every 50 epochs, and the solver on one GPU, whose
-  similarities are counted in the same way (blocks of 3,096, an objective on all blocks).
+- *features*: forward passes of all images every 50 epochs, and the objective of a partition on
+  all blocks of 3,096, on one GPU, whose similarities are counted in the same way;
+- *search*: what strategy 'local' takes for each partition, while the other GPUs wait, as long as
+  on one thread of a processor (benchmarks/solver.py, 50,000 images): a bound, since it is a great
+  many small operations, which no count turns into seconds on a GPU. 'kmeans' takes a few seconds.
 
 Network and loader run at the same time, so that the slower counts; the others are added. None of
 the rates was measured on a GPU by us: give those of your machine.
@@ -37,7 +40,8 @@ COLUMNS = (
     ('gradient', 'gradient'),
     ('loader', 'loader'),
     ('batched', 'BatchedViews'),
-    ('partitions', 'partitions'),
+    ('features', 'features'),
+    ('search', 'search'),
     ('total', 'in all'),
     ('total_batched', 'in all, BatchedViews'),
 )
@@ -54,6 +58,7 @@ def parse_args() -> argparse.Namespace:
         ('batched-ms', 1.74, 'what BatchedViews leaves of it, in ms'),
         ('workers', 8, 'data workers per GPU'),
         ('interval', 50, 'epochs between partitions'),
+        ('search-s', 58.0, "time of a search by 'local', in seconds"),
     )
     for name, default, text in options:
         parser.add_argument(
@@ -83,15 +88,16 @@ def hours(name: str, gpus: int, args: argparse.Namespace) -> dict[str, Any]:
     workers = gpus * args.workers
     passes = epochs / args.interval
     # Similarities of all blocks in each of them, 128 wide, both views, on one GPU.
-    solver = passes * images / BLOCK * 2 * (2 * BLOCK) ** 2 * 128 / rate
+    objective = passes * images / BLOCK * 2 * (2 * BLOCK) ** 2 * 128 / rate
     parts = dict(
         network=2 * seen * both / (gpus * rate),
         gradient=steps * 2 * gradient / link * (gpus - 1) / gpus,
         loader=1e-3 * args.loader_ms * seen / workers,
         batched=1e-3 * args.batched_ms * seen / workers,
-        partitions=passes * 2 * images * forward / (gpus * rate) + solver,
+        features=passes * 2 * images * forward / (gpus * rate) + objective,
+        search=passes * args.search_s,
     )
-    added = parts['gradient'] + parts['partitions']
+    added = parts['gradient'] + parts['features'] + parts['search']
     parts['total'] = max(parts['network'], parts['loader']) + added
     parts['total_batched'] = max(parts['network'], parts['batched']) + added
     return dict(
