@@ -86,14 +86,14 @@ def test_table_pairs_seeds(lab, tmp_path):
     assert 'gain' not in lab['make_table'](simclr, records, 'shifted', {})[0]
 
 
-@pytest.mark.parametrize('number', range(6))
+@pytest.mark.parametrize('number', range(7))
 def test_tables_of_the_page_are_what_its_commands_print(lab, number, monkeypatch, capsys):
     """From the logs in the repository; the page leaves out settings that all rows share."""
     found = re.findall(
         r'    (python projects/laptop/lab\.py --table(?:[^\n]|\\\n)*)\n\n((?:\|.*\n)+)',
         (LAB.parents[2] / 'docs/lab.md').read_text(),
     )
-    assert len(found) == 6
+    assert len(found) == 7
     command, table = found[number]
     monkeypatch.setattr(sys, 'argv', shlex.split(command.replace('\\\n', ' '))[1:])
     lab['main']()
