@@ -1,27 +1,34 @@
-"""Let all ranks wait for the first one, in short collectives."""
+"""Work that the ranks share out, with waiting in short collectives."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
-from mmengine.dist import broadcast
+from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
 
-# Seconds after which the first rank tells the others that it still works. A collective fails
-# after the timeout of the process group, which is ten minutes with NCCL; and if another rank has
-# died, this is how the first one learns of it.
+from ipirm_mm.errors import UserError
+from ipirm_mm.partition.sharing import Progress, Task, report_part
+
+# Seconds after which the ranks tell each other that they still work. A collective fails after the
+# timeout of the process group, which is ten minutes with NCCL; and if a rank has died, this is how
+# the others learn of it.
 _INTERVAL = 5.0
 # Seconds that a rank stays which fails because of another one. Launchers report the rank that they
 # find dead first, and PyTorch's looks ten times per second.
 PATIENCE = 1.0
-_WORKING, _DONE, _FAILED = 0, 1, 2
 
 
-class FirstRankWork:
-    """Work of the first rank, for which the others wait however long it takes.
+class SharedWork:
+    """Shares tasks out over the ranks, however long they take.
 
-    The first rank calls :meth:`keep_waiting` now and then, and :meth:`end` at the end; the others
-    call :meth:`wait`. Without other ranks, nothing is sent.
+    Rank *r* of *W* does the tasks *r*, *r + W* and so on. All ranks call it, with as many tasks,
+    and all get all results. One that has finished waits for the others in collectives that end
+    when the slowest next reports progress, 5 seconds after the last or later. Without other ranks,
+    nothing is sent.
 
     Args:
         device: Device of the tensors that are sent.
@@ -31,29 +38,59 @@ class FirstRankWork:
         self.device = device
         self._told = time.monotonic()
 
-    def keep_waiting(self) -> None:
-        """Tell the others that the work goes on, if they were not told for 5 seconds."""
-        if time.monotonic() - self._told >= _INTERVAL:
-            self._tell(_WORKING)
-
-    def end(self, failed: bool = False) -> None:
-        """Tell the others that the work has ended.
+    def __call__(self, tasks: Sequence[Task], report: Progress) -> list[Any]:
+        """Do the tasks.
 
         Args:
-            failed: Whether it failed. Defaults to False.
+            tasks: The tasks, see :data:`ipirm_mm.partition.sharing.Task`.
+            report: Told the progress of this rank.
+
+        Returns:
+            Results of all tasks, in order.
+
+        Raises:
+            UserError: If a task of any rank raises it. The other ranks say which.
         """
-        self._tell(_FAILED if failed else _DONE)
+        own = tasks[get_rank() :: get_world_size()]
+        results = []
+        try:
+            for number, task in enumerate(own):
+                results.append(
+                    task(partial(self._report, report, number / len(own), 1 / len(own)))
+                )
+        except _OtherRankFailed:
+            raise
+        except UserError:
+            self._tell(working=False, failed=True)
+            raise
+        while self._tell(working=False):
+            pass
+        shared: list[Any] = [None] * len(tasks)
+        for rank, found in enumerate(all_gather_object(results)):
+            shared[rank :: get_world_size()] = found
+        return shared
 
-    def wait(self) -> bool:
-        """Wait for the end; returns whether the work failed."""
-        while True:
-            state = self._tell(_WORKING)
-            if state != _WORKING:
-                return state == _FAILED
+    def _report(
+        self, report: Progress, begin: float, share: float, fraction: float, text: str
+    ) -> None:
+        """Report progress, and tell the other ranks if they were not told for 5 seconds."""
+        report_part(report, begin, share, fraction, text)
+        if time.monotonic() - self._told >= _INTERVAL:
+            self._tell(working=True)
 
-    def _tell(self, state: int) -> int:
-        """Broadcast the state of the first rank; returns it."""
+    def _tell(self, working: bool, failed: bool = False) -> bool:
+        """Tell the other ranks; returns whether any rank still works."""
         self._told = time.monotonic()
-        told = torch.tensor(state, device=self.device)
-        broadcast(told)
-        return int(told)
+        # Of those that work; of those that failed; and one more than the rank of a failed one.
+        state = torch.tensor(
+            [working, failed, (get_rank() + 1) * failed], dtype=torch.int64, device=self.device
+        )
+        all_reduce(state, op='max')
+        any_working, any_failed, rank = state.tolist()
+        if any_failed and not failed:
+            raise _OtherRankFailed(f'rank {rank - 1} found no partition; its message says why')
+        return bool(any_working)
+
+
+class _OtherRankFailed(UserError):
+    """Another rank has failed, and all know."""

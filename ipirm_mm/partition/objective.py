@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from ipirm_mm.functional.partition import (
 
 from .balance import min_subset_size
 from .mixing import Mixing
+from .sharing import Progress, Share, ignore_progress, one_by_one
 
 # Memory limit of the cached similarities, in bytes. Computing the similarities of a block takes
 # as long as several evaluations of its objective.
@@ -198,7 +200,10 @@ class BlockedObjective:
         return self._cache[number]
 
     def values(
-        self, assignments: Sequence[Tensor], done: Callable[[float], None] | None = None
+        self,
+        assignments: Sequence[Tensor],
+        share: Share = one_by_one,
+        report: Progress = ignore_progress,
     ) -> list[float]:
         """Objective of each of several hard partitions.
 
@@ -206,19 +211,29 @@ class BlockedObjective:
 
         Args:
             assignments: Subset of each image, ``(N,)`` long each.
-            done: Called with the fraction that is done. Defaults to None.
+            share: Does the tasks, one per block. Defaults to one by one, in this process.
+            report: Told the progress. Defaults to nothing.
         """
-        options = self.options
+        tasks = [
+            partial(self._block_values, number, assignments) for number in range(len(self.blocks))
+        ]
         values = [self._balance(assignment) for assignment in assignments]
-        for number, images in enumerate(self.blocks):
-            similarities = self.similarities(number)
-            share = len(images) / len(self.mean) / len(similarities)
-            for place, assignment in enumerate(assignments):
-                weights = self._weights(assignment[images])
-                risks = [block_objective(s, weights, options.irm_weight) for s in similarities]
-                values[place] += share * float(sum(risks))
-            if done:
-                done((number + 1) / len(self.blocks))
+        for parts in share(tasks, report):
+            values = [value + part for value, part in zip(values, parts)]
+        return values
+
+    def _block_values(
+        self, number: int, assignments: Sequence[Tensor], report: Progress
+    ) -> list[float]:
+        """The part of the objective of each partition that one block has."""
+        images, similarities = self.blocks[number], self.similarities(number)
+        part = len(images) / len(self.mean) / len(similarities)
+        values = []
+        for assignment in assignments:
+            weights = self._weights(assignment[images])
+            risks = [block_objective(s, weights, self.options.irm_weight) for s in similarities]
+            values.append(part * float(sum(risks)))
+        report(1.0, f'all images: {number + 1} of {len(self.blocks)} blocks')
         return values
 
     def _weights(self, assignment: Tensor) -> Tensor:

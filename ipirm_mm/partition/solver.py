@@ -22,10 +22,11 @@ from .local_moves import enforce_min_size, local_moves
 from .mixing import Mixing
 from .objective import BlockedObjective, ObjectiveOptions
 from .partition_set import MAX_SUBSETS
+from .sharing import Progress, Share, Task, ignore_progress, one_by_one, report_part
 from .starts import (
     STARTS,
     Candidate,
-    Progress,
+    ClusterSearch,
     Start,
     distinct_partitions,
     factor_subsets,
@@ -33,8 +34,8 @@ from .starts import (
 )
 
 STRATEGIES = ('local', 'authors', 'kmeans', 'random', 'factor')
-# Relative time of each start, for the progress bar; 1 where none is given.
-_DURATIONS = {'clusters': 12, 'authors': 4, 'pca': 3}
+# Where the starts and the local moves of 'local' end on the progress bar.
+_SEARCHED, _IMPROVED = 0.75, 0.85
 
 
 @dataclass
@@ -168,6 +169,7 @@ class PartitionSolver:
         previous: Tensor | None = None,
         progress: Progress | None = None,
         mixing: Mixing | None = None,
+        share: Share = one_by_one,
     ) -> PartitionResult:
         """Find a partition.
 
@@ -186,6 +188,10 @@ class PartitionSolver:
                 mixed images. The objective is then that of
                 :func:`~ipirm_mm.functional.soft_mixup_objective`, and k-means and principal
                 components are those of ``z2``. Defaults to None: the views are not mixed.
+            share: Does tasks, see :mod:`ipirm_mm.partition.sharing`. Several processes that give
+                the same arguments can share them out by
+                :class:`~ipirm_mm.engine.waiting.SharedWork`; the result does not depend on their
+                number. Defaults to one by one, in this process.
 
         Returns:
             :class:`PartitionResult`.
@@ -198,7 +204,7 @@ class PartitionSolver:
         """
         began = time.perf_counter()
         z1, z2 = self._check_features(z1, z2)
-        report = progress or (lambda fraction, text: None)
+        report = progress or ignore_progress
         options = ObjectiveOptions(
             num_subsets=self.num_subsets,
             temperature=self.temperature,
@@ -212,30 +218,20 @@ class PartitionSolver:
         if mixing is not None:
             mixing.check(len(z1), z1.shape[1], self.block_size)
         objective = BlockedObjective.divide(z1, z2, options, seed, mixing)
-        generator = torch.Generator().manual_seed(seed)
-
-        strategy = self.strategy
-        if strategy == 'local':
-            found = self._local(objective, generator, report)
+        if self.strategy == 'local':
+            found = self._local(objective, seed, share, report)
             strategy = f'local ({found.name})'
-            value = found.history[-1]
         else:
-            if strategy == 'factor':
-                assignment = factor_subsets(factor, z1.shape[1], self.num_subsets)
-                found = Candidate(assignment.to(z1.device), 'factor')
-            else:
-                (found,) = self._start(strategy)(objective, generator, report)
-            if strategy == 'authors':
-                (value,) = objective.values(
-                    [found.assignment], lambda fraction: report(1.0, f'objective: {fraction:.0%}')
-                )
-            else:
-                value = objective.estimate(found.assignment)
+            found = self._simple(objective, seed, factor, share, report)
+            strategy = self.strategy
+        value = found.history[-1]
+        if strategy == 'authors':
+            (value,) = objective.values([found.assignment], share)
         report(1.0, 'done')
         return PartitionResult(
             found.assignment,
             value,
-            found.history or [value],
+            found.history,
             strategy,
             torch.bincount(found.assignment, minlength=self.num_subsets).tolist(),
             [
@@ -273,40 +269,91 @@ class PartitionSolver:
             return partial(optimize_soft_partition, epochs=self.epochs)
         return STARTS[name]
 
+    def _simple(
+        self,
+        objective: BlockedObjective,
+        seed: int,
+        factor: Tensor | None,
+        share: Share,
+        report: Progress,
+    ) -> Candidate:
+        """The partition of a strategy that has no local moves; one process finds it."""
+
+        def find(report: Progress) -> Candidate:
+            if self.strategy == 'factor':
+                assignment = factor_subsets(factor, len(objective.mean), self.num_subsets)
+                found = Candidate(assignment.to(objective.mean.device), 'factor')
+            else:
+                generator = torch.Generator().manual_seed(seed)
+                (found,) = self._start(self.strategy)(objective, generator, report)
+            if not found.history:
+                found.history.append(objective.estimate(found.assignment))
+            return _packed(found)
+
+        (found,) = share([find], report)
+        return _unpacked(found, objective)
+
     def _local(
-        self, objective: BlockedObjective, generator: torch.Generator, report: Progress
+        self, objective: BlockedObjective, seed: int, share: Share, report: Progress
     ) -> Candidate:
         """Local moves from all starts; the candidate with the highest objective."""
         # One block is enough to find what the subsets of a good partition have in common. Which
         # partition is the best is decided on all images.
         first = objective.first_blocks(1)
-        durations = [_DURATIONS.get(name, 1) for name in self.starts]
-        results: list[Candidate] = []
-        for number, name in enumerate(self.starts):
-            begin = sum(durations[:number]) / sum(durations)
-            share = durations[number] / sum(durations)
-            report_start = partial(_report_share, report, begin, share)
-            # The cluster search chooses blocks itself.
-            images = objective if name == 'clusters' else first
-            candidates = self._start(name)(images, generator, report_start)
-            results += [_improve(candidate, first, objective) for candidate in candidates]
-            report_start(1.0, name)
+        candidates = self._candidates(
+            objective, first, seed, share, partial(report_part, report, 0.0, _SEARCHED)
+        )
+        moves = [partial(_improve, candidate, first, objective) for candidate in candidates]
+        improved = share(moves, partial(report_part, report, _SEARCHED, _IMPROVED - _SEARCHED))
+        candidates = [_unpacked(candidate, objective) for candidate in improved]
         if first is not objective:
-            assignments = [candidate.assignment for candidate in results]
+            assignments = [candidate.assignment for candidate in candidates]
             distinct = distinct_partitions(assignments, len(assignments))
             values = objective.values(
                 [assignments[place] for place in distinct],
-                lambda fraction: report(1.0, f'all images: {fraction:.0%}'),
+                share,
+                partial(report_part, report, _IMPROVED, 1 - _IMPROVED),
             )
-            results = [
-                Candidate(results[place].assignment, results[place].name, [value])
+            candidates = [
+                Candidate(assignments[place], candidates[place].name, [value])
                 for place, value in zip(distinct, values)
             ]
-        return max(results, key=lambda candidate: candidate.history[-1])
+        return max(candidates, key=lambda candidate: candidate.history[-1])
+
+    def _candidates(
+        self,
+        objective: BlockedObjective,
+        first: BlockedObjective,
+        seed: int,
+        share: Share,
+        report: Progress,
+    ) -> list[Candidate]:
+        """What the starts find: partitions of the first block, or of all images."""
+        # The cluster search chooses blocks itself, and has several tasks.
+        search = ClusterSearch(objective, seed)
+        tasks: dict[str, list[Task]] = {
+            name: search.tasks()
+            if name == 'clusters'
+            else [partial(self._begin, name, first, seed)]
+            for name in self.starts
+        }
+        every = [partial(_packed_result, task) for several in tasks.values() for task in several]
+        results = iter(share(every, report))
+        candidates: list[Candidate] = []
+        for name, several in tasks.items():
+            found = [_unpacked(one, objective) for _ in several for one in next(results)]
+            candidates += search.best(found) if name == 'clusters' else found
+        return candidates
+
+    def _begin(
+        self, name: str, objective: BlockedObjective, seed: int, report: Progress
+    ) -> list[Candidate]:
+        """What one start finds, with the draws that it has as a strategy."""
+        return self._start(name)(objective, torch.Generator().manual_seed(seed), report)
 
 
 def _improve(
-    candidate: Candidate, first: BlockedObjective, objective: BlockedObjective
+    candidate: Candidate, first: BlockedObjective, objective: BlockedObjective, report: Progress
 ) -> Candidate:
     """Local moves of a partition of the first block, which is then extended to all images.
 
@@ -325,11 +372,21 @@ def _improve(
             objective.options.num_subsets,
             objective.min_size,
         )
-    return Candidate(assignment, candidate.name, history)
+    report(1.0, f'{candidate.name}: local moves')
+    return _packed(Candidate(assignment, candidate.name, history))
 
 
-def _report_share(
-    report: Progress, begin: float, share: float, fraction: float, text: str
-) -> None:
-    """Report the progress of one part as progress of the whole."""
-    report(begin + share * fraction, text)
+def _packed(candidate: Candidate) -> Candidate:
+    """A candidate as it goes from one process to others: a byte per image, on the CPU."""
+    return Candidate(candidate.assignment.byte().cpu(), candidate.name, candidate.history)
+
+
+def _packed_result(task: Task, report: Progress) -> list[Candidate]:
+    """Do a task and pack its candidates."""
+    return [_packed(candidate) for candidate in task(report)]
+
+
+def _unpacked(candidate: Candidate, objective: BlockedObjective) -> Candidate:
+    """A candidate on the device of the features."""
+    assignment = candidate.assignment.to(objective.mean.device).long()
+    return Candidate(assignment, candidate.name, candidate.history)

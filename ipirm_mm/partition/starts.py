@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from .cluster_search import ClusterObjective, ClusterSearchOptions, search_clust
 from .expand import expand_to_images
 from .kmeans import kmeans
 from .objective import BlockedObjective
+from .sharing import Progress, Task, one_by_one
 
 # Two partitions count as the same above this normalized mutual information.
 _SAME_NMI = 0.9
@@ -23,8 +26,6 @@ _SAME_NMI = 0.9
 # raised the best objective.
 _MIN_EPOCHS = 51
 _PATIENCE = 5
-
-Progress = Callable[[float, str], None]
 
 
 @dataclass
@@ -152,81 +153,132 @@ def principal_component_subsets(
     return candidates
 
 
+class ClusterSearch:
+    """k-means into many clusters, then a search over which subset each cluster belongs to.
+
+    Uses the first eight blocks. A search first evaluates a random sample of their images, then,
+    from the results, all of their images. An image of another block belongs to the cluster with
+    the nearest mean. The searches do not depend on each other, so that processes can share them.
+
+    Args:
+        objective: The objective.
+        seed: Seed; each search has draws of its own.
+        options: Options of the search. Defaults to None: those of
+            :class:`~ipirm_mm.partition.cluster_search.ClusterSearchOptions`.
+
+    """
+
+    def __init__(
+        self, objective: BlockedObjective, seed: int, options: ClusterSearchOptions | None = None
+    ) -> None:
+        self.objective = objective
+        self.options = options or ClusterSearchOptions()
+        self._generator = torch.Generator().manual_seed(seed)
+        count = len(self.options.clusters_per_subset)
+        self._seeds = torch.randint(2**62, (count,), generator=self._generator).tolist()
+
+    def tasks(self) -> list[Task]:
+        """The searches.
+
+        Returns:
+            Tasks that return their best different partitions, best first, each with its objective
+            on the blocks as its history.
+        """
+        return [partial(self._search, number) for number in range(len(self._seeds))]
+
+    @cached_property
+    def _part(self) -> BlockedObjective:
+        """The blocks that are searched."""
+        return self.objective.first_blocks(self.options.num_blocks)
+
+    @cached_property
+    def _similarities(self) -> list[Any]:
+        """Similarities of each of these blocks in each draw.
+
+        Not kept by the objective, and without what is of no use to the cluster objective.
+        """
+        return [
+            self._part.similarity(block, draw, columns=False)
+            for block in self._part.blocks
+            for draw in range(len(self._part.z1))
+        ]
+
+    @cached_property
+    def _sample(self) -> Tensor:
+        """Images of these blocks that are searched first."""
+        count = min(self.options.sample_size, len(self._part.blocks[0]))
+        return self._part.random_sample(count, self._generator)
+
+    @cached_property
+    def _sample_objective(self) -> BlockedObjective:
+        return self._part.select([self._sample])
+
+    def _search(self, number: int, report: Progress) -> list[Candidate]:
+        """One k-means and one search."""
+        options, part, sample = self.options, self._part, self._sample
+        objective_options = self.objective.options
+        num_subsets = objective_options.num_subsets
+        generator = torch.Generator().manual_seed(self._seeds[number])
+        # On average, at least ten images of the sample per cluster.
+        wanted = options.clusters_per_subset[number] * num_subsets
+        count = max(num_subsets, min(wanted, len(sample) // 10))
+        cluster = kmeans(part.mean, count, generator)
+        settings = (count, num_subsets, objective_options.irm_weight, objective_options.balance)
+        block_images = [block for block in part.blocks for _ in part.z1]  # one entry per draw
+        on_sample = ClusterObjective(
+            self._sample_objective.similarities(0)[:1], [cluster[sample]], *settings
+        )
+        on_blocks = ClusterObjective(
+            self._similarities, [cluster[block] for block in block_images], *settings
+        )
+        budget = options.evaluations_per_image * len(sample)
+        assignments = search_clusters(
+            on_sample, generator, self._sample_objective.min_size, budget, options=options
+        )
+        if len(sample) < len(part.mean):
+            report(0.6, f'clusters: {count} clusters')
+            starts = _distinct_clusters(assignments, cluster, options.max_results)
+            budget = budget * len(sample) // len(part.mean)
+            assignments = search_clusters(
+                on_blocks, generator, part.min_size, budget, starts, options
+            )
+        best = _distinct_clusters(assignments, cluster, options.max_results)
+        values = on_blocks(torch.stack(best)).tolist()
+        whole = self.objective
+        # The images of `part`, where it is not the whole objective.
+        known = None if part is whole else whole.order[: len(part.mean)]
+        partitions = expand_to_images(
+            best, cluster, whole.mean, num_subsets, whole.min_size, known
+        )
+        report(1.0, f'clusters: {count} clusters, {len(assignments)} results')
+        return [Candidate(p, 'clusters', [v]) for p, v in zip(partitions, values)]
+
+    def best(self, found: Sequence[Candidate]) -> list[Candidate]:
+        """The best different partitions of all searches, best first, 8 at most."""
+        found = sorted(found, key=lambda candidate: -candidate.history[-1])
+        places = distinct_partitions([c.assignment for c in found], self.options.max_results)
+        return [Candidate(found[place].assignment, 'clusters') for place in places]
+
+
 def cluster_search_subsets(
     objective: BlockedObjective,
     generator: torch.Generator,
     report: Progress,
     options: ClusterSearchOptions | None = None,
 ) -> list[Candidate]:
-    """k-means into many clusters, then a search over which subset each cluster belongs to.
-
-    Uses the first eight blocks. The search first evaluates a random sample of their images, then,
-    from the results, all of their images. An image of another block belongs to the cluster with
-    the nearest mean.
+    """All searches of :class:`ClusterSearch`, one by one.
 
     Args:
         objective: The objective.
-        generator: Random generator, on the CPU.
+        generator: Random generator; only its initial seed is used.
         report: Called with the fraction done and a text.
-        options: Options of the search. Defaults to None: those of
-            :class:`~ipirm_mm.partition.cluster_search.ClusterSearchOptions`.
+        options: As for :class:`ClusterSearch`. Defaults to None.
 
     Returns:
         The best different partitions of all searches, best first, 8 at most.
     """
-    options = options or ClusterSearchOptions()
-    num_subsets = objective.options.num_subsets
-    part = objective.first_blocks(options.num_blocks)
-    images = len(part.mean)
-    sample = part.random_sample(min(options.sample_size, len(part.blocks[0])), generator)
-    sample_objective = part.select([sample])
-    # Not kept by the objective, and without what is of no use to the cluster objective.
-    similarities = [
-        part.similarity(block, draw, columns=False)
-        for block in part.blocks
-        for draw in range(len(part.z1))
-    ]
-    block_images = [block for block in part.blocks for _ in part.z1]  # one entry per draw
-    sample_budget = options.evaluations_per_image * len(sample)
-    # The images of `part`, where it is not the whole objective.
-    known = None if part is objective else objective.order[:images]
-    found: list[tuple[float, Tensor]] = []
-    for number, per_subset in enumerate(options.clusters_per_subset):
-        # On average, at least ten images of the sample per cluster.
-        count = max(num_subsets, min(per_subset * num_subsets, len(sample) // 10))
-        cluster = kmeans(part.mean, count, generator)
-        settings = (count, num_subsets, objective.options.irm_weight, objective.options.balance)
-        on_sample = ClusterObjective(
-            sample_objective.similarities(0)[:1], [cluster[sample]], *settings
-        )
-        on_blocks = ClusterObjective(
-            similarities, [cluster[block] for block in block_images], *settings
-        )
-        assignments = search_clusters(
-            on_sample, generator, sample_objective.min_size, sample_budget, options=options
-        )
-        if len(sample) < images:
-            starts = _distinct_clusters(assignments, cluster, options.max_results)
-            budget = sample_budget * len(sample) // images
-            assignments = search_clusters(
-                on_blocks, generator, part.min_size, budget, starts, options
-            )
-        best = _distinct_clusters(assignments, cluster, options.max_results)
-        values = on_blocks(torch.stack(best)).tolist()
-        expanded = expand_to_images(
-            best, cluster, objective.mean, num_subsets, objective.min_size, known
-        )
-        found += zip(values, expanded)
-        report(
-            (number + 1) / len(options.clusters_per_subset),
-            f'clusters: {count} clusters, {len(assignments)} results',
-        )
-    found.sort(key=lambda result: -result[0])
-    partitions = [assignment for _, assignment in found]
-    return [
-        Candidate(partitions[place], 'clusters')
-        for place in distinct_partitions(partitions, options.max_results)
-    ]
+    search = ClusterSearch(objective, generator.initial_seed(), options)
+    return search.best([found for part in one_by_one(search.tasks(), report) for found in part])
 
 
 def _distinct_clusters(

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -16,7 +16,7 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.functional import normalized_mutual_information
 from ipirm_mm.models import IPIRMSimCLRMixUp
 from ipirm_mm.options import check_one_of, check_whole
-from ipirm_mm.partition import PartitionResult, PartitionSet, PartitionSolver
+from ipirm_mm.partition import PartitionSet, PartitionSolver
 from ipirm_mm.utils import ProgressBar
 from ipirm_mm.utils.deprecation import renamed_arguments
 from ipirm_mm.visualization import report_partition
@@ -34,7 +34,7 @@ from ..passes import (
     prepare_images,
 )
 from ..positions import DONE, batches_done
-from ..waiting import FirstRankWork
+from ..waiting import SharedWork
 
 REPLACED = ('oldest', 'most_similar')
 
@@ -44,7 +44,7 @@ class PartitionUpdateHook(Hook):
     """Find a new partition every few epochs (report, Step 2 and Section 4.2).
 
     Before an epoch (or iteration) begins, all ranks extract the projections of all training
-    images, two augmented views each. One rank finds the partition, and all ranks store it as a
+    images, two augmented views each. The ranks share the search out, and all store its result as a
     buffer of the model, so every checkpoint has it. Sizes, objective, seconds and the normalized
     mutual information (NMI) with earlier partitions go to the log and to TensorBoard, and to
     ``work_dir/partitions`` as a JSON file with a picture of sample images of each subset.
@@ -303,42 +303,22 @@ class PartitionUpdateHook(Hook):
                 f'Partition {number} is found from {len(index)} of {len(assignment)} images; the '
                 'others count as subset 0, should the pipeline accept them later'
             )
-        result: PartitionResult | None = None
-        error = ''
-        # One rank solves, and the others receive its partition: the same arithmetic on another
+        # The ranks share the search out, and all get all results: the same arithmetic on another
         # device, or in another order, can put a borderline image into another subset.
-        work = FirstRankWork(z1.device)
-        if is_main_process():
-            try:
-                with ProgressBar(f'partition {number}: solve') as bar:
-
-                    def report(fraction: float, text: str) -> None:
-                        bar(fraction, text)
-                        work.keep_waiting()
-
-                    result = self.solver.solve(
-                        z1,
-                        z2,
-                        seed=runner.seed + self._now(runner),
-                        factor=data.get('factor'),
-                        previous=model.partitions.found[
-                            :, index.to(model.partitions.found.device)
-                        ],
-                        progress=report,
-                        mixing=mixing,
-                    )
-                assignment[index] = result.assignment.to(assignment)
-            except UserError as exception:
-                error = str(exception)
-            work.end(failed=bool(error))
-            failed = bool(error)
-        else:
-            failed = work.wait()
-        if failed:
-            raise UserError(error or 'rank 0 found no partition; its message says why')
-        broadcast(assignment)
+        with ProgressBar(f'partition {number}: solve') as bar:
+            result = self.solver.solve(
+                z1,
+                z2,
+                seed=runner.seed + self._now(runner),
+                factor=data.get('factor'),
+                previous=model.partitions.found[:, index.to(model.partitions.found.device)],
+                progress=bar,
+                mixing=mixing,
+                share=SharedWork(z1.device),
+            )
+        assignment[index] = result.assignment.to(assignment)
         model.partitions.add(assignment, self._replaced(model.partitions.found, assignment))
-        if result is not None:
+        if is_main_process():
             time = f'iteration {runner.iter + 1}' if self._counts_iterations else None
             report_partition(runner, result, number, data, time)
 
