@@ -174,6 +174,16 @@ def test_cost_model(monkeypatch, capsys):
     assert 'ImageNet-1k, 64 GPUs' in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_sharing(monkeypatch, capsys):
+    import sharing
+
+    monkeypatch.setattr(sys, 'argv', ['sharing.py', '--images', '150', '--ranks', '1', '2'])
+    sharing.main()
+    *_, one, two = (line.split() for line in capsys.readouterr().out.strip().splitlines())
+    assert (one[0], one[3], one[4]) == ('1', '1.00', 'yes') and (two[0], two[4]) == ('2', 'yes')
+
+
 def test_solver_is_compared(tmp_path):
     """On a few images, with an encoder that was not trained."""
     import solver
