@@ -11,7 +11,7 @@ import torch
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
 
 from ipirm_mm.errors import UserError
-from ipirm_mm.partition.sharing import Progress, Task, report_part
+from ipirm_mm.partition.sharing import Progress, Task, one_by_one
 
 # Seconds after which the ranks tell each other that they still work. A collective fails after the
 # timeout of the process group, which is ten minutes with NCCL; and if a rank has died, this is how
@@ -25,10 +25,9 @@ PATIENCE = 1.0
 class SharedWork:
     """Shares tasks out over the ranks, however long they take.
 
-    Rank *r* of *W* does the tasks *r*, *r + W* and so on. All ranks call it, with as many tasks,
-    and all get all results. One that has finished waits for the others in collectives that end
-    when the slowest next reports progress, 5 seconds after the last or later. Without other ranks,
-    nothing is sent.
+    All ranks call it, with the same tasks, and all get all results. One that has finished waits
+    for the others in collectives that end when the slowest next reports progress, 5 seconds after
+    the last or later. Without other ranks, nothing is sent.
 
     Args:
         device: Device of the tensors that are sent.
@@ -38,12 +37,15 @@ class SharedWork:
         self.device = device
         self._told = time.monotonic()
 
-    def __call__(self, tasks: Sequence[Task], report: Progress) -> list[Any]:
+    def __call__(
+        self, tasks: Sequence[Task], report: Progress, costs: Sequence[float] | None = None
+    ) -> list[Any]:
         """Do the tasks.
 
         Args:
             tasks: The tasks, see :data:`ipirm_mm.partition.sharing.Task`.
             report: Told the progress of this rank.
+            costs: What each takes, compared with the others. Defaults to None: the same.
 
         Returns:
             Results of all tasks, in order.
@@ -51,13 +53,15 @@ class SharedWork:
         Raises:
             UserError: If a task of any rank raises it. The other ranks say which.
         """
-        own = tasks[get_rank() :: get_world_size()]
-        results = []
+        costs = costs or [1.0] * len(tasks)
+        of_rank = _distribute(costs, get_world_size())
+        own = of_rank[get_rank()]
         try:
-            for number, task in enumerate(own):
-                results.append(
-                    task(partial(self._report, report, number / len(own), 1 / len(own)))
-                )
+            results = one_by_one(
+                [tasks[place] for place in own],
+                partial(self._report, report),
+                [costs[place] for place in own],
+            )
         except _OtherRankFailed:
             raise
         except UserError:
@@ -66,15 +70,14 @@ class SharedWork:
         while self._tell(working=False):
             pass
         shared: list[Any] = [None] * len(tasks)
-        for rank, found in enumerate(all_gather_object(results)):
-            shared[rank :: get_world_size()] = found
+        for places, found in zip(of_rank, all_gather_object(results)):
+            for place, result in zip(places, found):
+                shared[place] = result
         return shared
 
-    def _report(
-        self, report: Progress, begin: float, share: float, fraction: float, text: str
-    ) -> None:
+    def _report(self, report: Progress, fraction: float, text: str) -> None:
         """Report progress, and tell the other ranks if they were not told for 5 seconds."""
-        report_part(report, begin, share, fraction, text)
+        report(fraction, text)
         if time.monotonic() - self._told >= _INTERVAL:
             self._tell(working=True)
 
@@ -94,3 +97,12 @@ class SharedWork:
 
 class _OtherRankFailed(UserError):
     """Another rank has failed, and all know."""
+
+
+def _distribute(costs: Sequence[float], world: int) -> list[list[int]]:
+    """Which tasks each rank does: the next most expensive one goes to the one with the least."""
+    of_rank: list[list[int]] = [[] for _ in range(world)]
+    for place in sorted(range(len(costs)), key=lambda place: -costs[place]):
+        least = min(range(world), key=lambda rank: sum(costs[other] for other in of_rank[rank]))
+        of_rank[least].append(place)
+    return of_rank

@@ -4,35 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 # Called with the fraction done, 0 to 1, and a text.
 Progress = Callable[[float, str], None]
 # A part of some work. Its result must be the same in every process, but for rounding, and hold no
 # tensors but on the CPU.
 Task = Callable[[Progress], Any]
-# Does tasks, and returns their results in the order of the tasks.
-Share = Callable[[Sequence[Task], Progress], list[Any]]
+
+
+class Share(Protocol):
+    """Does tasks, and returns their results in the order of the tasks.
+
+    Costs are what each takes, compared with the others; without them, all take the same.
+    """
+
+    def __call__(  # noqa: D102
+        self, tasks: Sequence[Task], report: Progress, costs: Sequence[float] | None = None
+    ) -> list[Any]: ...
 
 
 def ignore_progress(fraction: float, text: str) -> None:
     """Report nothing."""
 
 
-def one_by_one(tasks: Sequence[Task], report: Progress = ignore_progress) -> list[Any]:
+def one_by_one(
+    tasks: Sequence[Task],
+    report: Progress = ignore_progress,
+    costs: Sequence[float] | None = None,
+) -> list[Any]:
     """Do all tasks in this process.
 
     Args:
         tasks: The tasks.
         report: Told the progress. Defaults to nothing.
+        costs: What each takes, compared with the others. Defaults to None: the same.
 
     Returns:
         Their results, in order.
     """
+    costs = costs or [1.0] * len(tasks)
     results = []
-    for number, task in enumerate(tasks):
-        begin = number / len(tasks)
-        results.append(task(partial(report_part, report, begin, 1 / len(tasks))))
+    done = 0.0
+    for task, cost in zip(tasks, costs):
+        results.append(task(partial(report_part, report, done / sum(costs), cost / sum(costs))))
+        done += cost
     return results
 
 

@@ -36,6 +36,8 @@ from .starts import (
 STRATEGIES = ('local', 'authors', 'kmeans', 'random', 'factor')
 # Where the starts and the local moves of 'local' end on the progress bar.
 _SEARCHED, _IMPROVED = 0.75, 0.85
+# What one task of these starts takes, compared with the others.
+_COSTS = {'authors': 2.5, 'clusters': 1.0}
 
 
 @dataclass
@@ -338,7 +340,8 @@ class PartitionSolver:
             for name in self.starts
         }
         every = [partial(_packed_result, task) for several in tasks.values() for task in several]
-        results = iter(share(every, report))
+        costs = [_COSTS.get(name, 0.1) for name, several in tasks.items() for _ in several]
+        results = iter(share(every, report, costs))
         candidates: list[Candidate] = []
         for name, several in tasks.items():
             found = [_unpacked(one, objective) for _ in several for one in next(results)]

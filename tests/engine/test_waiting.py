@@ -102,6 +102,14 @@ def test_work_ends_if_another_rank_dies(tmp_path):
     assert (tmp_path / 'noticed').exists()
 
 
+@pytest.mark.parametrize('world, busiest', [(1, 14.8), (2, 7.5), (4, 4.0), (8, 2.5), (20, 2.5)])
+def test_ranks_get_as_much_to_do(world, busiest):
+    costs = [2.5, 0.1, *[1.0] * 12, 0.1, 0.1]
+    of_rank = waiting._distribute(costs, world)
+    assert sorted(sum(of_rank, [])) == list(range(len(costs))) and len(of_rank) == world
+    assert max(sum(costs[place] for place in own) for own in of_rank) == pytest.approx(busiest)
+
+
 def test_one_process_does_all_tasks():
     told = []
     tasks = [lambda report, number=number: report(1.0, str(number)) or number for number in (3, 5)]
