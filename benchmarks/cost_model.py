@@ -12,8 +12,8 @@ epochs, 256 images per step) and ImageNet-1k (1,281,167 images, 100 epochs, 4,09
   benchmarks/views.py measures; *BatchedViews*: what these leave of it to the workers;
 - *features*: forward passes of all images every 50 epochs, and the objective of a partition on
   all blocks of 3,096, on one GPU, whose similarities are counted in the same way;
-- *search*: what strategy 'local' takes for each partition, while the other GPUs wait, as long as
-  on one thread of a processor (benchmarks/solver.py, 50,000 images): a bound, since it is a great
+- *search*: what strategy 'local' takes for each partition where eight ranks share it out, each on
+  one thread of a processor (benchmarks/sharing.py, 50,000 images): a bound, since it is a great
   many small operations, which no count turns into seconds on a GPU. 'kmeans' takes a few seconds.
 
 Network and loader run at the same time, so that the slower counts; the others are added. None of
@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
         ('batched-ms', 1.74, 'what BatchedViews leaves of it, in ms'),
         ('workers', 8, 'data workers per GPU'),
         ('interval', 50, 'epochs between partitions'),
-        ('search-s', 58.0, "time of a search by 'local', in seconds"),
+        ('search-s', 22.5, "time of a search by 'local', shared by eight ranks, in seconds"),
     )
     for name, default, text in options:
         parser.add_argument(
