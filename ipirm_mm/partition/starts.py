@@ -91,7 +91,10 @@ def optimize_soft_partition(
         # The logits that the objective of this epoch was computed with. They are copied block by
         # block, since each step of Adam changes the logits of all images.
         used = torch.empty_like(logits)
-        for index in blocks:
+        for number, index in enumerate(blocks):
+            if number:  # other ranks wait for it to report
+                fraction = (epoch + number / len(blocks)) / epochs
+                report(fraction, f'authors: epoch {epoch + 1}/{epochs}')
             used[index] = logits.detach()[index]
             if len(index) < 2:
                 continue
