@@ -84,14 +84,12 @@ class SharedWork:
     def _tell(self, working: bool, failed: bool = False) -> bool:
         """Tell the other ranks; returns whether any rank still works."""
         self._told = time.monotonic()
-        # Of those that work; of those that failed; and one more than the rank of a failed one.
-        state = torch.tensor(
-            [working, failed, (get_rank() + 1) * failed], dtype=torch.int64, device=self.device
-        )
+        failed_rank = get_rank() if failed else -1
+        state = torch.tensor([int(working), failed_rank], device=self.device)
         all_reduce(state, op='max')
-        any_working, any_failed, rank = state.tolist()
-        if any_failed and not failed:
-            raise _OtherRankFailed(f'rank {rank - 1} found no partition; its message says why')
+        any_working, failed_rank = state.tolist()
+        if failed_rank >= 0 and not failed:
+            raise _OtherRankFailed(f'rank {failed_rank} found no partition; its message says why')
         return bool(any_working)
 
 

@@ -168,7 +168,6 @@ class ClusterSearch:
         seed: Seed; each search has draws of its own.
         options: Options of the search. Defaults to None: those of
             :class:`~ipirm_mm.partition.cluster_search.ClusterSearchOptions`.
-
     """
 
     def __init__(

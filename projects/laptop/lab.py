@@ -36,6 +36,7 @@ from ipirm_mm.errors import UserError
 from ipirm_mm.functional import mutual_information
 from ipirm_mm.models.views.batched_views import make_view
 from ipirm_mm.models.views.draws import split_mix
+from ipirm_mm.options import check_whole
 from ipirm_mm.partition import PartitionSolver
 from ipirm_mm.visualization import format_markdown
 
@@ -173,6 +174,7 @@ class Trainer:
 
     def __init__(self, settings: dict[str, Any], seed: int) -> None:
         self.settings, self.seed = settings, seed
+        check_whole('--set images', settings['images'], settings['batch'], 60_000)
         set_random_seed(seed)
         self.model = build(settings).to(memory_format=torch.channels_last)
         parameters = self.model.parameters()
