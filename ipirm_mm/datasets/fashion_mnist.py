@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from mmpretrain.registry import DATASETS
 
@@ -98,4 +99,4 @@ class FashionMNIST50(ArrayDataset):
 
     def to_bgr(self, image: np.ndarray) -> np.ndarray:
         """Repeat a gray image in three channels; see :meth:`ArrayDataset.to_bgr`."""
-        return np.repeat(image[..., None], 3, axis=2)
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)

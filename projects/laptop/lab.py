@@ -34,7 +34,6 @@ from ipirm_mm import cli
 from ipirm_mm.datasets.idx_format import DEBIAN_FOLDER
 from ipirm_mm.errors import UserError
 from ipirm_mm.functional import mutual_information
-from ipirm_mm.models.views.batched_views import make_view
 from ipirm_mm.models.views.draws import split_mix
 from ipirm_mm.options import check_whole
 from ipirm_mm.partition import PartitionSolver
@@ -185,12 +184,7 @@ class Trainer:
     def views(self, index: Tensor, epoch: int) -> list[Tensor]:
         """The views of images ``index``, which depend on seed, epoch and image only."""
         seeds = split_mix(split_mix(index + (self.seed << 40) + (epoch << 20)))
-        preprocessor = self.model.data_preprocessor
-        finish = preprocessor._normalize
-        return [
-            make_view(self.images.x[index], split_mix(seeds + number), steps, True, finish)
-            for number, steps in enumerate(preprocessor.views)
-        ]
+        return self.model.data_preprocessor.make_views([self.images.x[index]] * 2, seeds)
 
     @torch.no_grad()
     def find_partition(self, epoch: int) -> None:

@@ -31,6 +31,7 @@ def test_tint_is_the_palette_times_the_grey_value():
     out = transform(gray(7))
     expected = tint(gray(7)['img'][None, ..., 0], np.array([out['factor']]))[0]
     np.testing.assert_array_equal(out['img'][..., ::-1], expected)
+    assert out['img'].shape == (28, 28, 3) and out['img'].flags.writeable
     white = tint(np.full((1, 1, 1), 255, np.uint8), np.array([2]))
     assert white[0, 0, 0].tolist() == [40, 40, 255]
 

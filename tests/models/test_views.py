@@ -10,7 +10,7 @@ from helpers import ROOT, checkpoint, losses, partitions, train_stage_one
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmpretrain.datasets import PackInputs, RandomResizedCrop
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 
 from ipirm_mm.datasets import PackWithSeed
@@ -24,10 +24,12 @@ from ipirm_mm.models.views import (
     to_gray,
     turn_hue,
 )
+from ipirm_mm.models.views.batched_views import make_views
 from ipirm_mm.models.views.steps import build_steps
 
 SIMCLR = Config.fromfile(ROOT / 'configs/_base_/datasets/vipriors_simclr.py')
 CROP = dict(type='RandomResizedCrop', scale=20, backend='pillow')
+FLIP = dict(type='RandomFlip', prob=0.5)
 
 
 def photos(count=6, height=37, width=52, channels=3, seed=0):
@@ -37,8 +39,8 @@ def photos(count=6, height=37, width=52, channels=3, seed=0):
     return torch.nn.functional.interpolate(images, (height, width), mode='bilinear')
 
 
-def preprocessor(transforms, **options):
-    return MODELS.build(dict(type='BatchedViews', transforms=[transforms], **options))
+def preprocessor(*transforms, **options):
+    return MODELS.build(dict(type='BatchedViews', transforms=transforms, **options))
 
 
 def batch(images, seeds):
@@ -87,6 +89,33 @@ def test_crops_are_those_of_torchvision(out):
     for image, y, box in zip(images, found, [*boxes, (1, 1, 35, 50)]):
         wanted = tv.resized_crop(image, *box, list(out), antialias=True)
         torch.testing.assert_close(y, wanted, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical'])
+@pytest.mark.parametrize('prob', [0.0, 0.3, 1.0])
+def test_a_flip_after_a_crop_is_done_by_the_crop(direction, prob):
+    """Every bit is that of a flip of its own, also of a flip that follows."""
+    flips = [dict(type='RandomFlip', prob=prob, direction=direction), FLIP]
+    apart = [build_steps([TRANSFORMS.build(step)], rgb=True)[0] for step in (CROP, *flips)]
+    together = build_steps([TRANSFORMS.build(step) for step in (CROP, *flips)], rgb=True)
+    assert (len(apart), len(together)) == (3, 2)
+    images, seeds = photos(40).byte(), torch.arange(40)[None]
+    (wanted,), (found,) = (make_views([images], seeds, steps) for steps in (apart, together))
+    assert torch.equal(found, wanted)
+    (plain,) = make_views([images], seeds, apart[:1])
+    unchanged = (found == plain).flatten(1).all(1).float().mean()
+    wanted = 0.5 if direction == 'horizontal' else (1 - prob) / 2  # two flips are none
+    assert abs(unchanged - wanted) < 0.2
+
+
+def test_views_of_a_pipeline_are_those_of_as_many_pipelines():
+    images, seeds = photos(6).byte(), range(6)
+    steps = SIMCLR.view_pipeline[1:]
+    short = preprocessor([CROP], [CROP, *steps], num_views=[1, 2])
+    long = preprocessor([CROP], [CROP, *steps], [CROP, *steps], num_views=[1, 1, 1])
+    found, wanted = (p(batch(images, seeds), True)['inputs'] for p in (short, long))
+    assert len(found) == 3 and all(map(torch.equal, found, wanted))
+    assert not torch.equal(found[1], found[2])
 
 
 def test_colors_are_those_of_torchvision():

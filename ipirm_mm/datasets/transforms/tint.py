@@ -45,10 +45,10 @@ def tint(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return ((images[..., None] * colors + 127) // 255).astype(np.uint8)
 
 
-# What each gray value becomes in each color, BGR as everywhere in OpenMMLab: (color, gray, 3).
+# What each gray value becomes in each color, BGR as everywhere in OpenMMLab: (color, 3, gray).
 _GRAYS = np.arange(256, dtype=np.uint8)
 _SHADES = np.stack([tint(_GRAYS[:, None, None], np.full(256, n)) for n in range(len(PALETTE))])
-_SHADES = np.ascontiguousarray(_SHADES[:, :, 0, 0, ::-1])
+_SHADES = np.ascontiguousarray(_SHADES[:, :, 0, 0, ::-1].transpose(0, 2, 1))
 
 
 @TRANSFORMS.register_module()
@@ -116,7 +116,8 @@ class TintByFactor(BaseTransform):
         factor = self.factor_of(int(results['sample_idx']), label)
         image = results['img']
         gray = image if image.ndim == 2 else image[..., 0]
-        results['img'] = _SHADES[factor].take(gray, axis=0)
+        # Each channel lies in one piece of memory, as PyTorch wants it: packing need not copy.
+        results['img'] = _SHADES[factor].take(gray, axis=1).transpose(1, 2, 0)
         results['factor'] = factor
         return results
 

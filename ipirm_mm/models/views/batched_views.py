@@ -46,48 +46,52 @@ def view_seeds(data: dict, training: bool, name: str) -> Tensor | None:
     return None
 
 
-def make_view(
-    images: Tensor,
+def make_views(
+    inputs: Sequence[Tensor],
     seeds: Tensor,
     steps: Sequence[Step],
     channels_last: bool = False,
     finish: Callable | None = None,
-) -> Tensor:
-    """Make one view of each image, some images at a time.
+) -> list[Tensor]:
+    """Make views of a batch by one pipeline, some images at a time.
 
     Args:
-        images: ``(N, C, H, W)`` uint8, or float from 0 to 255.
-        seeds: Seed of each view, ``(N,)`` int64 on the CPU.
-        steps: The steps of the view.
+        inputs: The images of each of V views, ``(N, C, H, W)`` uint8, or float from 0 to 255.
+            They may be the same tensor.
+        seeds: Seed of each view of each image, ``(V, N)`` int64 on the CPU.
+        steps: The steps of the pipeline.
         channels_last: Whether the channels of a pixel lie side by side in memory. Defaults to
             False.
         finish: What is done last with float views, which it may change in place. Defaults to
             None: nothing.
 
     Returns:
-        Float views ``(N, C, H', W')``.
+        V float views ``(N, C, H', W')``.
     """
-    draws = Draws(seeds)
-    plans, sizes = [], [tuple(images.shape[2:])]
+    (count, channels, *size), device = inputs[0].shape, inputs[0].device
+    draws = Draws(seeds.flatten())  # of all views together, since a draw costs calls, not time
+    plans, sizes = [], [tuple(size)]
     for step in steps:
-        plans.append(step.plan(draws, *sizes[-1]))
+        plans.append([value.split(count) for value in step.plan(draws, *sizes[-1])])
         sizes.append(step.size(*sizes[-1]))
-    views = torch.empty(
-        (*images.shape[:2], *sizes[-1]),
-        device=images.device,
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
-    )
-    pixels = images.shape[1] * max(height * width for height, width in sizes)
-    limit = CHUNK_BYTES.get(images.device.type, CHUNK_BYTES['other'])
-    length = max(1, limit // (4 * pixels))
-    # Autocast would round 8 bits of color.
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        for begin in range(0, len(images), length):
-            chunk = slice(begin, begin + length)
-            part = images[chunk].to(torch.float32, copy=True)
-            for step, plan in zip(steps, plans):
-                part = step(part, tuple(value[chunk] for value in plan))
-            views[chunk] = finish(part) if finish else part
+    limit = CHUNK_BYTES.get(device.type, CHUNK_BYTES['other'])
+    length = max(1, limit // (4 * channels * max(height * width for height, width in sizes)))
+    views = []
+    for number, images in enumerate(inputs):
+        view = torch.empty(
+            (count, channels, *sizes[-1]),
+            device=device,
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        )
+        # Autocast would round 8 bits of color.
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for begin in range(0, count, length):
+                chunk = slice(begin, begin + length)
+                part = images[chunk].to(torch.float32, copy=True)
+                for step, plan in zip(steps, plans):
+                    part = step(part, tuple(value[number][chunk] for value in plan))
+                view[chunk] = finish(part) if finish else part
+        views.append(view)
     return views
 
 
@@ -149,11 +153,11 @@ class BatchedViews(SelfSupDataPreprocessor):
                 f'BatchedViews has {len(pipelines)} pipelines in transforms, but num_views is '
                 f'{num_views}: give one number per pipeline'
             )
-        self.views = [
-            _build(steps, self.is_rgb)
-            for steps, number in zip(pipelines, numbers)
-            for _ in range(number)
+        #: The steps of each pipeline, and how many views it makes.
+        self.pipelines = [
+            (_build(steps, self.is_rgb), number) for steps, number in zip(pipelines, numbers)
         ]
+        self.num_views = sum(numbers)
 
     @property
     def is_rgb(self) -> bool:
@@ -182,26 +186,41 @@ class BatchedViews(SelfSupDataPreprocessor):
             return super().forward(data, training)
         inputs = self.cast_data(data['inputs'])
         if isinstance(inputs, Tensor):
-            inputs = [inputs] * len(self.views)
-        if len(inputs) != len(self.views) or any(x.ndim != 4 for x in inputs):
+            inputs = [inputs] * self.num_views
+        if len(inputs) != self.num_views or any(x.ndim != 4 for x in inputs):
             raise UserError(
-                f'BatchedViews makes {len(self.views)} views, but a batch has {len(inputs)} '
+                f'BatchedViews makes {self.num_views} views, but a batch has {len(inputs)} '
                 'inputs that are no such views: with images of several sizes, crop them in the '
                 "pipeline of the data set, by dict(type='SeededMultiView', ...), "
                 'and leave RandomResizedCrop out here'
             )
         if self._channel_conversion:
             inputs = [images.flip(1) for images in inputs]
-        views = [
-            make_view(
-                images, split_mix(seeds + number), steps, self.channels_last, self._normalize
-            )
-            for number, (images, steps) in enumerate(zip(inputs, self.views))
-        ]
         samples = data['data_samples']
         if self.device.type != 'cpu':  # where they are: to copy each takes as long as to crop it
             samples = self.cast_data(samples)
-        return {'inputs': views, 'data_samples': samples}
+        return {'inputs': self.make_views(inputs, seeds), 'data_samples': samples}
+
+    def make_views(self, inputs: Sequence[Tensor], seeds: Tensor) -> list[Tensor]:
+        """Make the views of a batch, and normalize them.
+
+        Args:
+            inputs: The images of each view, ``(N, C, H, W)`` uint8, in the order of the channels
+                that the model gets.
+            seeds: Seed of each image, ``(N,)`` int64 on the CPU.
+
+        Returns:
+            Float views ``(N, C, H', W')``.
+        """
+        # Each view has seeds of its own.
+        all_seeds = split_mix(seeds + torch.arange(self.num_views)[:, None])
+        views: list[Tensor] = []
+        for steps, number in self.pipelines:
+            part = slice(len(views), len(views) + number)
+            views += make_views(
+                inputs[part], all_seeds[part], steps, self.channels_last, self._normalize
+            )
+        return views
 
     def _normalize(self, images: Tensor) -> Tensor:
         return images.sub_(self.mean).div_(self.std) if self._enable_normalize else images
@@ -257,6 +276,6 @@ class ClsBatchedViews(ClsDataPreprocessor):
                     "pipeline of the data set, by dict(type='SeededTransforms', ...), and leave "
                     'RandomResizedCrop out here'
                 )
-            view = make_view(images, split_mix(seeds), self.steps, self.channels_last)
+            (view,) = make_views([images], split_mix(seeds)[None], self.steps, self.channels_last)
             data = {**data, 'inputs': view}
         return super().forward(data, training)

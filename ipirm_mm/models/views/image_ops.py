@@ -32,8 +32,10 @@ def apply_to_axes(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return rows[:, None] @ wide.view(count, channels, height, -1)
 
 
-def crop_matrix(begin: Tensor, length: Tensor, size: int, out: int) -> Tensor:
-    """Matrix that cuts out part of an axis and resizes it.
+def crop_matrix(
+    begin: Tensor, length: Tensor, size: int, out: int, mirrored: Tensor | None = None
+) -> Tensor:
+    """Matrix that cuts out part of an axis, resizes it, and may mirror the result.
 
     It interpolates linearly, with antialiasing where it shrinks, as Pillow and torchvision do.
 
@@ -42,12 +44,15 @@ def crop_matrix(begin: Tensor, length: Tensor, size: int, out: int) -> Tensor:
         length: Number of its pixels, ``(N,)``.
         size: Number of pixels of the whole axis.
         out: Number of pixels of the result.
+        mirrored: Whether each image's result is mirrored, ``(N,)`` bool. Defaults to None: none.
 
     Returns:
         ``(N, out, size)`` float32. Its rows sum to 1.
     """
     begin, length = begin.float()[:, None, None], length.float()[:, None, None]
     places = torch.arange(out, device=begin.device, dtype=torch.float32)[:, None]
+    if mirrored is not None:
+        places = torch.where(mirrored[:, None, None], out - 1 - places, places)
     pixels = torch.arange(size, device=begin.device, dtype=torch.float32)
     scale = length / out
     center = (places + 0.5) * scale

@@ -92,13 +92,15 @@ class Crop(Step):
             raise UserError(
                 'BatchedViews crops all images or none: take the crop out of RandomApply'
             )
+        #: A flip that follows, which the matrices of the crop do as well.
+        self.flip: Flip | None = None
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the crops."""
         return self.transform.scale
 
     def draw(self, draws: Draws, height: int, width: int) -> tuple[Tensor, ...]:
-        """Draw top, left, height and width of the crop, as torchvision does."""
+        """Draw top, left, height and width, as torchvision does, and whether a flip follows."""
         crop = self.transform
         tries = crop.max_attempts
         area = draws.uniform(tries, *crop.crop_ratio_range) * (height * width)
@@ -120,13 +122,18 @@ class Crop(Step):
         w = torch.where(none, float(all_w), w)
         top = torch.where(none, float((height - all_h) // 2), top)
         left = torch.where(none, float((width - all_w) // 2), left)
-        return top, left, h, w
+        box = top, left, h, w
+        return (*box, *self.flip.plan(draws, *self.transform.scale)) if self.flip else box
 
     def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
-        """Crop and resize."""
-        top, left, h, w = (value.to(images.device, non_blocking=True) for value in parameters)
-        rows = crop_matrix(top, h, images.shape[2], self.transform.scale[0])
-        columns = crop_matrix(left, w, images.shape[3], self.transform.scale[1])
+        """Crop and resize, and flip."""
+        top, left, h, w, *flipped = (
+            value.to(images.device, non_blocking=True) for value in parameters
+        )
+        flips = {self.flip.axis: flipped[0]} if self.flip else {}
+        scale = self.transform.scale
+        rows = crop_matrix(top, h, images.shape[2], scale[0], flips.get(-2))
+        columns = crop_matrix(left, w, images.shape[3], scale[1], flips.get(-1))
         return apply_to_axes(images, rows, columns)
 
 
@@ -135,7 +142,12 @@ class Flip(Step):
 
     def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
         """Mirror the images."""
-        return images.flip(-1 if self.transform.direction == 'horizontal' else -2)
+        return images.flip(self.axis)
+
+    @property
+    def axis(self) -> int:
+        """The axis whose order changes: -1, the columns, or -2, the rows."""
+        return -1 if self.transform.direction == 'horizontal' else -2
 
 
 class Jitter(Step):
@@ -231,19 +243,24 @@ def build_steps(transforms: Sequence[Any], rgb: bool, prob: float = 1.0) -> list
         prob: Probability of all of them, that of a ``RandomApply`` around one. Defaults to 1.
 
     Returns:
-        One step per transform.
+        One step per transform; a flip after a crop is part of the crop's.
 
     Raises:
         UserError: If one of them, or one of its options, is not among those that work on batches.
     """
-    steps = []
+    steps: list[Step] = []
     for transform in transforms:
         kind = type(transform)
         if kind is RandomApply and prob == 1 and len(transform.transforms.transforms) == 1:
             steps += build_steps(transform.transforms.transforms, rgb, transform.prob)
         elif kind in STEPS:
             _check_options(transform)
-            steps.append(STEPS[kind](transform, prob, rgb))
+            step = STEPS[kind](transform, prob, rgb)
+            before = steps[-1] if steps else None
+            if isinstance(step, Flip) and isinstance(before, Crop) and before.flip is None:
+                before.flip = step
+            else:
+                steps.append(step)
         else:
             names = ', '.join(known.__name__ for known in STEPS)
             raise UserError(
