@@ -258,6 +258,17 @@ def test_views_of_the_loader_are_transformed_further():
         torch.testing.assert_close(view, (wanted - 10) / 2)
 
 
+def test_views_of_the_loader_may_have_several_sizes():
+    """Those of one pipeline too: each is as if it were alone."""
+    images = [photos(3, size, size, seed=size).byte() for size in (24, 24, 16, 24)]
+    steps = SIMCLR.view_pipeline[1:]
+    together = preprocessor(steps, num_views=4)
+    alone = preprocessor(*[steps] * 4, num_views=[1] * 4)
+    found, wanted = (p(batch(images, range(3)), True)['inputs'] for p in (together, alone))
+    assert [view.shape[-1] for view in found] == [24, 24, 16, 24]
+    assert all(map(torch.equal, found, wanted))
+
+
 def test_gray_images_and_evaluation():
     ours = preprocessor([CROP, *SIMCLR.view_pipeline[1:]], mean=[5.0], std=[1.0])
     images = photos(4, channels=1).byte()

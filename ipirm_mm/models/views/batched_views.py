@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -56,8 +57,8 @@ def make_views(
     """Make views of a batch by one pipeline, some images at a time.
 
     Args:
-        inputs: The images of each of V views, ``(N, C, H, W)`` uint8, or float from 0 to 255.
-            They may be the same tensor.
+        inputs: The images of each of V views, ``(N, C, H, W)`` uint8, or float from 0 to 255,
+            all of one shape. They may be the same tensor.
         seeds: Seed of each view of each image, ``(V, N)`` int64 on the CPU.
         steps: The steps of the pipeline.
         channels_last: Whether the channels of a pixel lie side by side in memory. Defaults to
@@ -69,7 +70,8 @@ def make_views(
         V float views ``(N, C, H', W')``.
     """
     (count, channels, *size), device = inputs[0].shape, inputs[0].device
-    draws = Draws(seeds.flatten())  # of all views together, since a draw costs calls, not time
+    # Of all views together, since calling the operations takes longer than the numbers.
+    draws = Draws(seeds.flatten())
     plans, sizes = [], [tuple(size)]
     for step in steps:
         plans.append([value.split(count) for value in step.plan(draws, *sizes[-1])])
@@ -216,10 +218,11 @@ class BatchedViews(SelfSupDataPreprocessor):
         all_seeds = split_mix(seeds + torch.arange(self.num_views)[:, None])
         views: list[Tensor] = []
         for steps, number in self.pipelines:
-            part = slice(len(views), len(views) + number)
-            views += make_views(
-                inputs[part], all_seeds[part], steps, self.channels_last, self._normalize
-            )
+            of_pipeline = inputs[len(views) : len(views) + number]
+            for _, same_size in groupby(of_pipeline, key=lambda images: images.shape):
+                images = list(same_size)
+                part = all_seeds[len(views) : len(views) + len(images)]
+                views += make_views(images, part, steps, self.channels_last, self._normalize)
         return views
 
     def _normalize(self, images: Tensor) -> Tensor:
