@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
+from helpers import ROOT
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -101,6 +103,46 @@ def test_operations_do_not_grow_with_partitions_and_are_few_before_the_first():
     assert len(operations(0, penalize_batch=True)) > 1.3 * counts[0]
     waits = ('aten::_local_scalar_dense', 'aten::nonzero', 'aten::item')
     assert not set(waits) & set(operations(4))
+
+
+class Projections(torch.nn.Module):
+    """In place of backbone and neck: the images are the projections."""
+
+    def forward(self, x):
+        return ((x[0] if isinstance(x, tuple) else x).flatten(1),)
+
+
+def launches(kind, head, num_partitions=0):
+    """Number of operations of a step, without those of backbone and neck."""
+    model = MODELS.build(dict(type=kind, **copy.deepcopy(NETWORK), head=head))
+    model.backbone = model.neck = Projections()
+    for number in range(num_partitions):
+        if not number:
+            model.partitions.allocate(num_partitions, 32)
+        model.partitions.add(torch.arange(32) % 2)
+    views = [torch.randn(32, 8, 1, 1).requires_grad_() for _ in range(2)]
+    samples = [DataSample(metainfo=dict(sample_idx=index)) for index in range(32)]
+    model.loss(views, samples)  # the first step makes masks
+    with Operations() as count:
+        model.loss(views, samples)['loss'].backward()
+    return len(count.names)
+
+
+def test_the_documentation_has_the_operations_of_a_step():
+    """Some more or fewer of another version of PyTorch."""
+    text = ' '.join((ROOT / 'docs/performance.md').read_text().split())
+    said = re.search(
+        r'(\d+) operations before the first partition, and then (\d+) \(vector\) or (\d+) '
+        r'\(scalar\), against (\d+) of SimCLR',
+        text,
+    )
+    cross_entropy = dict(type='CrossEntropyLoss')
+    ours = [
+        launches('IPIRMSimCLR', dict(type='IPIRMContrastiveHead', penalty=penalty), partitions)
+        for penalty, partitions in (('vector', 0), ('vector', 4), ('scalar', 4))
+    ]
+    theirs = launches('SimCLR', dict(type='ContrastiveHead', loss=cross_entropy, temperature=0.5))
+    assert [*ours, theirs] == pytest.approx([int(number) for number in said.groups()], rel=0.03)
 
 
 @pytest.mark.parametrize('penalty', ['vector', 'scalar'])
