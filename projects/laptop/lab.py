@@ -184,7 +184,8 @@ class Trainer:
     def views(self, index: Tensor, epoch: int) -> list[Tensor]:
         """The views of images ``index``, which depend on seed, epoch and image only."""
         seeds = split_mix(split_mix(index + (self.seed << 40) + (epoch << 20)))
-        return self.model.data_preprocessor.make_views([self.images.x[index]] * 2, seeds)
+        preprocessor = self.model.data_preprocessor
+        return preprocessor.make_views([self.images.x[index]] * preprocessor.num_views, seeds)
 
     @torch.no_grad()
     def find_partition(self, epoch: int) -> None:

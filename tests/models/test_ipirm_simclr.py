@@ -105,20 +105,20 @@ def test_operations_do_not_grow_with_partitions_and_are_few_before_the_first():
     assert not set(waits) & set(operations(4))
 
 
-class Projections(torch.nn.Module):
-    """In place of backbone and neck: the images are the projections."""
+class Flatten(torch.nn.Module):
+    """In place of a neck, so that the images are the projections."""
 
     def forward(self, x):
-        return ((x[0] if isinstance(x, tuple) else x).flatten(1),)
+        return (x.flatten(1),)
 
 
 def launches(kind, head, num_partitions=0):
     """Number of operations of a step, without those of backbone and neck."""
     model = MODELS.build(dict(type=kind, **copy.deepcopy(NETWORK), head=head))
-    model.backbone = model.neck = Projections()
-    for number in range(num_partitions):
-        if not number:
-            model.partitions.allocate(num_partitions, 32)
+    model.backbone, model.neck = torch.nn.Identity(), Flatten()
+    if num_partitions:
+        model.partitions.allocate(num_partitions, 32)
+    for _ in range(num_partitions):
         model.partitions.add(torch.arange(32) % 2)
     views = [torch.randn(32, 8, 1, 1).requires_grad_() for _ in range(2)]
     samples = [DataSample(metainfo=dict(sample_idx=index)) for index in range(32)]

@@ -104,8 +104,8 @@ def test_a_flip_after_a_crop_is_done_by_the_crop(direction, prob):
     assert torch.equal(found, wanted)
     (plain,) = make_views([images], seeds, apart[:1])
     unchanged = (found == plain).flatten(1).all(1).float().mean()
-    wanted = 0.5 if direction == 'horizontal' else (1 - prob) / 2  # two flips are none
-    assert abs(unchanged - wanted) < 0.2
+    share = 0.5 if direction == 'horizontal' else (1 - prob) / 2  # two flips are none
+    assert abs(unchanged - share) < 0.2
 
 
 def test_views_of_a_pipeline_are_those_of_as_many_pipelines():
