@@ -290,12 +290,12 @@ def balance_term(mean_weights: Tensor, balance: str) -> Tensor:
     """Balance term of the objective (code of Wang et al.).
 
     Args:
-        mean_weights: Share of each subset, ``(K,)``, sums to 1.
+        mean_weights: Share of each subset, ``(K,)``, sums to 1; or several, ``(..., K)``.
         balance: ``'relaxed'`` subtracts the amount by which the entropy of the shares falls short
             of :func:`entropy_bound`; ``'strict'`` adds the entropy; ``'none'`` adds nothing.
 
     Returns:
-        Scalar, in nats.
+        One value per row of shares, a scalar for ``(K,)``, in nats.
 
     Raises:
         ValueError: If ``balance`` has an unknown value.
@@ -303,13 +303,13 @@ def balance_term(mean_weights: Tensor, balance: str) -> Tensor:
     if balance not in BALANCES:
         raise ValueError(f'balance must be one of {BALANCES}, but is {balance!r}')
     if balance == 'none':
-        return mean_weights.new_zeros(())
+        return mean_weights.new_zeros(mean_weights.shape[:-1])
     # x log x has no finite gradient at 0; below _TINY it is constant.
     share = mean_weights.clamp(min=_TINY)
-    entropy = -(share * share.log()).sum()
+    entropy = -(share * share.log()).sum(-1)
     if balance == 'strict':
         return entropy
-    return -torch.relu(entropy_bound(len(mean_weights)) - entropy)
+    return -torch.relu(entropy_bound(mean_weights.shape[-1]) - entropy)
 
 
 def soft_partition_objective(

@@ -103,7 +103,7 @@ class ClusterObjective:
         """
         images = self.size.sum()
         shares = self.sizes(assignments) / images
-        value = torch.vmap(balance_term, (0, None))(shares, self.balance)
+        value = balance_term(shares, self.balance)
         for block in self.blocks:
             loss, penalty = block.risks(assignments, self.num_subsets)
             risk = loss.mean(1) + self.irm_weight * penalty.mean(1)
@@ -138,7 +138,10 @@ class _BlockSums:
         self.same_temperature = block.irm_temperature == block.temperature
         self.irm_exp = self.exp if self.same_temperature else by_cluster(block.irm_exp @ member)
         self.irm_exp_positive = by_cluster(block.irm_exp_positive[:, None])
-        self.positive = by_cluster((block.positive / block.irm_temperature)[:, None])
+        positive = block.positive / block.irm_temperature
+        self.positive = torch.stack([part.sum() for part in by_cluster(positive)])  # (C,)
+        # The term of the positive in the mean logit.
+        self.weighted_positive = by_cluster((positive * block.irm_exp_positive)[:, None])
         self.weighted = None if block.weighted is None else by_cluster(block.weighted @ member)
 
     def risks(self, assignments: Tensor, num_subsets: int) -> tuple[Tensor, Tensor]:
@@ -146,30 +149,32 @@ class _BlockSums:
         sizes = _sum_by_subset(self.size.expand_as(assignments), assignments, num_subsets)
         # Weight of each negative of an anchor, (A, C): the weights sum to the batch size minus 1.
         scale = (self.size.sum() - 1) / (sizes.gather(1, assignments) - 1).clamp(min=1)
+        scale = scale.T.contiguous()  # (C, A)
+        subset = assignments.T.to(scale).contiguous()
+        weight = torch.empty_like(scale)
         losses, gradients = [], []
-        for number, exp in enumerate(self.exp):
-            # Weight of the images of each cluster, (C, A): 0 in another subset than the anchors.
-            same_subset = assignments[:, number] == assignments.T
-            weight = same_subset.to(exp.dtype) * scale[:, number]
-            denominator = torch.addmm(self.exp_positive[number], exp, weight)  # (anchors, A)
-            losses.append(denominator.log().sum(0))
+        for number, own_subset in enumerate(subset):
+            # Weight of the images of each cluster: 0 in another subset than the anchors. Made as
+            # numbers, since a comparison that gives booleans takes several times as long.
+            torch.eq(subset, own_subset, out=weight).mul_(scale[number])
+            denominator = torch.addmm(self.exp_positive[number], self.exp[number], weight)
+            irm_denominator = denominator  # (anchors, A)
             if not self.same_temperature:
-                denominator = torch.addmm(
+                irm_denominator = torch.addmm(
                     self.irm_exp_positive[number], self.irm_exp[number], weight
                 )
-            positive = self.positive[number]
-            mean_logit = positive * self.irm_exp_positive[number]  # the term of the positive
+            mean_logit = self.weighted_positive[number]
             if self.weighted is not None:
                 mean_logit = torch.addmm(mean_logit, self.weighted[number], weight)
-            gradients.append((mean_logit / denominator).sum(0) - positive.sum())
+            gradients.append((mean_logit / irm_denominator).sum(0))
+            losses.append(denominator.log_().sum(0))
 
-        def mean(parts: list[Tensor]) -> Tensor:
+        def mean(sums: list[Tensor], constant: Tensor) -> Tensor:
             """Mean over the anchors of each subset, (A, K); 0 without negatives."""
-            total = _sum_by_subset(torch.stack(parts, 1), assignments, num_subsets)
+            total = _sum_by_subset(torch.stack(sums, 1) + constant, assignments, num_subsets)
             return torch.where(sizes >= 2, total / (2 * sizes).clamp(min=1), 0.0)
 
-        loss = mean([part + constant for part, constant in zip(losses, self.constant)])
-        return loss, mean(gradients).square()
+        return mean(losses, self.constant), mean(gradients, -self.positive).square()
 
 
 class _MixedBlockSums:

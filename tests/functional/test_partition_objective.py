@@ -12,7 +12,12 @@ import torch.nn.functional as F
 
 from ipirm_mm.functional import partition as module
 from ipirm_mm.functional import soft_partition_objective
-from ipirm_mm.functional.partition import block_risks, entropy_bound, similarity_block
+from ipirm_mm.functional.partition import (
+    balance_term,
+    block_risks,
+    entropy_bound,
+    similarity_block,
+)
 
 ORACLE = Path(__file__).parents[1] / 'data' / 'ipirm_oracle_step2.npz'
 
@@ -146,6 +151,17 @@ def test_tiles_change_nothing(monkeypatch, rows, irm_temperature, penalty):
     monkeypatch.setitem(module._TILE_IMAGES, 'cpu', rows)
     for found, expected in zip(value_and_gradients(), whole):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize('balance', ['relaxed', 'strict', 'none'])
+@pytest.mark.parametrize('num_subsets', [2, 7])
+def test_balance_term_of_several_rows(num_subsets, balance):
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.rand(3, 5, num_subsets, generator=generator).pow(4)
+    shares[0, 0] = F.one_hot(torch.tensor(1), num_subsets)  # all images in one subset
+    shares = shares / shares.sum(-1, keepdim=True)
+    expected = torch.stack([balance_term(row, balance) for row in shares.flatten(0, 1)])
+    assert torch.equal(balance_term(shares, balance), expected.view(3, 5))
 
 
 def test_lopsided_weights_meet_the_balance_term():
