@@ -25,7 +25,11 @@ class ClusterSearchOptions:
 
     # Clusters per subset, one k-means and one search each: a semantic can consist of whole
     # clusters of one k-means and not of the next.
-    clusters_per_subset: tuple[int, ...] = (10, 10, 15, 15, 20, 20, 30, 30, 7, 7, 5, 5)
+    clusters_per_subset: tuple[int, ...] = (10, 15, 20, 30, 7, 5)
+    # Clusters per subset of the k-means with which the best partitions are refined, in turn, and
+    # the number of these partitions. They gain more in the same time than further searches.
+    refined_clusters_per_subset: tuple[int, ...] = (15, 30, 15, 30)
+    num_refined: int = 2
     # Number of blocks that the search uses. Very different partitions can be within 0.0002 of each
     # other in one block, and 0.008 apart on all images.
     num_blocks: int = 8

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -17,25 +18,21 @@ from ipirm_mm.functional.mixup_partition import QUERY_WEIGHTS
 from ipirm_mm.functional.partition import BALANCES
 from ipirm_mm.options import check_one_of, check_positive, check_whole
 
+from .candidates import Candidate, Start, distinct_partitions, pack, share_out, unpack
+from .cluster_start import ClusterSearch
 from .expand import extend_by_linear_fit
 from .local_moves import enforce_min_size, local_moves
 from .mixing import Mixing
 from .objective import BlockedObjective, ObjectiveOptions
 from .partition_set import MAX_SUBSETS
 from .sharing import Progress, Share, Task, ignore_progress, one_by_one, report_part
-from .starts import (
-    STARTS,
-    Candidate,
-    ClusterSearch,
-    Start,
-    distinct_partitions,
-    factor_subsets,
-    optimize_soft_partition,
-)
+from .starts import STARTS, factor_subsets, optimize_soft_partition
 
 STRATEGIES = ('local', 'authors', 'kmeans', 'random', 'factor')
 # Where the starts and the local moves of 'local' end on the progress bar.
 _SEARCHED, _IMPROVED = 0.75, 0.85
+# Where the starts end, of both, and the refinements of the cluster search begin.
+_BEGUN = 0.7
 # What one task of these starts takes, compared with the others.
 _COSTS = {'authors': 2.5, 'clusters': 1.0}
 
@@ -290,10 +287,10 @@ class PartitionSolver:
                 (found,) = self._start(self.strategy)(objective, generator, report)
             if not found.history:
                 found.history.append(objective.estimate(found.assignment))
-            return _packed(found)
+            return pack(found)
 
         (found,) = share([find], report)
-        return _unpacked(found, objective)
+        return unpack(found, objective.mean.device)
 
     def _local(
         self, objective: BlockedObjective, seed: int, share: Share, report: Progress
@@ -307,7 +304,7 @@ class PartitionSolver:
         )
         moves = [partial(_improve, candidate, first, objective) for candidate in candidates]
         improved = share(moves, partial(report_part, report, _SEARCHED, _IMPROVED - _SEARCHED))
-        candidates = [_unpacked(candidate, objective) for candidate in improved]
+        candidates = [unpack(candidate, objective.mean.device) for candidate in improved]
         if first is not objective:
             assignments = [candidate.assignment for candidate in candidates]
             distinct = distinct_partitions(assignments, len(assignments))
@@ -339,14 +336,20 @@ class PartitionSolver:
             else [partial(self._begin, name, first, seed)]
             for name in self.starts
         }
-        every = [partial(_packed_result, task) for several in tasks.values() for task in several]
+        every = list(chain(*tasks.values()))
         costs = [_COSTS.get(name, 0.1) for name, several in tasks.items() for _ in several]
-        results = iter(share(every, report, costs))
-        candidates: list[Candidate] = []
-        for name, several in tasks.items():
-            found = [_unpacked(one, objective) for _ in several for one in next(results)]
-            candidates += search.best(found) if name == 'clusters' else found
-        return candidates
+        device = objective.mean.device
+        begin = partial(report_part, report, 0.0, _BEGUN)
+        results = iter(share_out(every, device, begin, share, costs))
+        found = {
+            name: list(chain(*islice(results, len(several)))) for name, several in tasks.items()
+        }
+        if 'clusters' in found:
+            best = search.best(found['clusters'])
+            refine = partial(report_part, report, _BEGUN, 1 - _BEGUN)
+            refined = share_out(search.refinements(best), device, refine, share)
+            found['clusters'] = search.best([*chain(*refined), *best])
+        return list(chain(*found.values()))
 
     def _begin(
         self, name: str, objective: BlockedObjective, seed: int, report: Progress
@@ -376,20 +379,4 @@ def _improve(
             objective.min_size,
         )
     report(1.0, f'{candidate.name}: local moves')
-    return _packed(Candidate(assignment, candidate.name, history))
-
-
-def _packed(candidate: Candidate) -> Candidate:
-    """A candidate as it goes from one process to others: a byte per image, on the CPU."""
-    return Candidate(candidate.assignment.byte().cpu(), candidate.name, candidate.history)
-
-
-def _packed_result(task: Task, report: Progress) -> list[Candidate]:
-    """Do a task and pack its candidates."""
-    return [_packed(candidate) for candidate in task(report)]
-
-
-def _unpacked(candidate: Candidate, objective: BlockedObjective) -> Candidate:
-    """A candidate on the device of the features."""
-    assignment = candidate.assignment.to(objective.mean.device).long()
-    return Candidate(assignment, candidate.name, candidate.history)
+    return pack(Candidate(assignment, candidate.name, history))

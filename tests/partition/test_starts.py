@@ -10,12 +10,12 @@ import torch.nn.functional as F
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.partition import starts
+from ipirm_mm.partition.candidates import Candidate, distinct_partitions
 from ipirm_mm.partition.cluster_search import ClusterSearchOptions
+from ipirm_mm.partition.cluster_start import ClusterSearch, cluster_search_subsets
 from ipirm_mm.partition.objective import BlockedObjective, ObjectiveOptions
 from ipirm_mm.partition.starts import (
     STARTS,
-    cluster_search_subsets,
-    distinct_partitions,
     factor_subsets,
     kmeans_subsets,
     optimize_soft_partition,
@@ -23,7 +23,7 @@ from ipirm_mm.partition.starts import (
     random_subsets,
 )
 
-# One search instead of twelve.
+# One search instead of six.
 ONE_SEARCH = ClusterSearchOptions(clusters_per_subset=(5,), evaluations_per_image=10)
 
 
@@ -185,6 +185,26 @@ def test_cluster_search_of_the_first_blocks_gives_all_images_a_subset():
     best, *_ = cluster_search_subsets(objective, generator(), ignore, options)
     assert len(best.assignment) == 100
     assert (best.assignment == group).double().mean().sub(0.5).abs() > 0.45
+
+
+@pytest.mark.parametrize('block_size', [1000, 40])
+def test_refinement_begins_at_the_partition_and_raises_the_objective(block_size):
+    objective, group = build(block_size=block_size)
+    # A sixth of the images of one subset are in the other.
+    begin = torch.where(torch.arange(100) % 6 == 0, 1 - group, group)
+    before, best = objective.values([begin, group])
+    options = ClusterSearchOptions(refined_clusters_per_subset=(5, 3), num_refined=1)
+    search = ClusterSearch(objective, 0, options)
+    other = Candidate(torch.arange(100) % 2, 'clusters')
+    (task,) = search.refinements([Candidate(begin, 'clusters'), other])
+    (found,) = task(ignore)
+    (after,) = objective.values([found.assignment])
+    assert before < after == pytest.approx(best)
+    # The estimate leaves out part of the penalty, of the order of one over the number of images.
+    assert found.history == [pytest.approx(after, abs=0.05)]
+    # Already the best: stays as it is, but for the numbers of the subsets.
+    (task,) = search.refinements([Candidate(group, 'clusters')])
+    assert same_partition(task(ignore)[0].assignment, group)
 
 
 def test_distinct_partitions():
