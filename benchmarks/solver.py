@@ -16,7 +16,7 @@ balance) on the projections of N images, two views each, for
   its time in seconds.
 
 Up to 4,000 images are one block, so that the objective is that of the whole set. More images are
-divided into blocks of at most 3096.
+divided into blocks of at most 3096, the solver's default (--block-size).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from mmengine.runner import load_checkpoint
 from mmpretrain import get_model
 from mmpretrain.registry import DATASETS
 from rich.console import Console
+from timing import positive
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects/laptop'))
@@ -91,6 +92,12 @@ def parse_args() -> argparse.Namespace:
         'seed with 50,000 images)',
     )
     parser.add_argument(
+        '--block-size',
+        type=positive,
+        help='most images per block (default: one block for up to 4,000 images, otherwise 3096, '
+        'as the solver has it)',
+    )
+    parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/solver'), help='folder of the encoders'
     )
     parser.add_argument('--data-root', default=DEBIAN_FOLDER, help='folder of the IDX files')
@@ -98,7 +105,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def features(run: Run, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Projections of two views of each image, its class and its color."""
+    """Projections of two views of each image, its class and its color; images per block."""
     config = Config.fromfile(ROOT / 'configs/quickstart/simclr.py')
     model = get_model(config, device='cpu')
     load_checkpoint(model, str(run.checkpoint), map_location='cpu', logger='silent')
@@ -117,16 +124,12 @@ def features(run: Run, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         sampler=DefaultSampler(built, shuffle=False, seed=0),
         collate_fn=default_collate,
     )
-    return extract_features(model, loader, project=model.project, description='features')
-
-
-def block_size(data: dict[str, Any]) -> int:
-    """Images per block: one block for 4,000 images."""
-    return 4000 if len(data['factor']) <= 4000 else 3096
+    data = extract_features(model, loader, project=model.project, description='features')
+    return {**data, 'block_size': args.block_size or (4000 if args.images <= 4000 else 3096)}
 
 
 def solve(data: dict[str, Any], seed: int, **options: Any) -> PartitionResult:
-    solver = PartitionSolver(block_size=block_size(data), **options)
+    solver = PartitionSolver(block_size=data['block_size'], **options)
     with ProgressBar(options.get('strategy', 'local')) as bar:
         return solver.solve(*data['features'], seed=seed, progress=bar)
 
@@ -136,7 +139,7 @@ def objectives(
 ) -> list[float]:
     """Objectives of known partitions on all images, in the same blocks as the solver's."""
     z1, z2 = (view[None] for view in data['features'])
-    options = ObjectiveOptions(block_size=block_size(data))
+    options = ObjectiveOptions(block_size=data['block_size'])
     return BlockedObjective.divide(z1, z2, options, seed).values(assignments)
 
 
