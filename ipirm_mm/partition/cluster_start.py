@@ -54,16 +54,22 @@ class ClusterSearch:
         return [partial(self._search, number) for number in range(self._num_searches)]
 
     def refinements(self, found: Sequence[Candidate]) -> list[Task]:
-        """The refinements of the first two of some partitions.
+        """The refinements of the best partitions.
 
         Args:
-            found: The partitions, best first.
+            found: Partitions, best first; the first two of them are refined.
 
         Returns:
             Tasks that return what those of :meth:`tasks` do, one partition each.
         """
         seeds = self._seeds[self._num_searches :]
         return [partial(self._refine, *pair) for pair in zip(found, seeds)]
+
+    def best(self, found: Sequence[Candidate]) -> list[Candidate]:
+        """The best different partitions of all searches, best first, 8 at most."""
+        found = sorted(found, key=lambda candidate: -candidate.history[-1])
+        places = distinct_partitions([c.assignment for c in found], self.options.max_results)
+        return [found[place] for place in places]
 
     @cached_property
     def _part(self) -> BlockedObjective:
@@ -124,27 +130,46 @@ class ClusterSearch:
         return self._on_all_images(best, cluster, on_blocks)
 
     def _refine(self, candidate: Candidate, seed: int, report: Progress) -> list[Candidate]:
-        """Search over the clusters of several k-means in turn, from the last result.
-
-        A cluster whose images are in several subsets is divided, so that the search begins at the
-        partition itself.
-        """
+        """Search over the clusters of several k-means in turn, each from the last result."""
         options, part = self.options, self._part
-        num_subsets = self.objective.options.num_subsets
         generator = torch.Generator().manual_seed(seed)
         known = self._known
         assignment = candidate.assignment if known is None else candidate.assignment[known]
+        # Half of that of a search of the blocks.
         budget = self._budget * len(self._sample) // len(part.mean) // 2
         for done, per_subset in enumerate(options.refined_clusters_per_subset, 1):
             cluster = kmeans(part.mean, self._num_clusters(per_subset), generator, num_starts=1)
-            divided, cluster = (cluster * num_subsets + assignment).unique(return_inverse=True)
-            on_blocks = self._on_blocks(cluster, len(divided))
+            cluster, start = self._divide(cluster, assignment)
+            on_blocks = self._on_blocks(cluster, len(start))
             best, *_ = search_clusters(
-                on_blocks, generator, part.min_size, budget, [divided % num_subsets], options
+                on_blocks, generator, part.min_size, budget, [start], options
             )
             assignment = best[cluster]
             report(done / len(options.refined_clusters_per_subset), 'clusters: refined')
         return self._on_all_images([best], cluster, on_blocks)
+
+    def _divide(self, cluster: Tensor, assignment: Tensor) -> tuple[Tensor, Tensor]:
+        """Divide clusters by a partition, so that a search can begin at the partition itself.
+
+        Args:
+            cluster: Cluster of each image.
+            assignment: Subset of each image.
+
+        Returns:
+            Part of a cluster that each image is in, and the subset of each part. Of many parts,
+            the smallest ones of each subset are one, since the search takes time for each.
+        """
+        num_subsets = self.objective.options.num_subsets
+        part = cluster * num_subsets + assignment
+        size = torch.bincount(part)
+        most = self._num_clusters(len(size))
+        if int((size > 0).sum()) > most:
+            is_small = torch.ones_like(size, dtype=torch.bool)
+            is_small[size.argsort(descending=True, stable=True)[:most]] = False
+            rest = num_subsets * (int(cluster.max()) + 1) + assignment
+            part = torch.where(is_small[part], rest, part)
+        parts, part = part.unique(return_inverse=True)
+        return part, parts % num_subsets
 
     def _num_clusters(self, per_subset: int) -> int:
         """Number of clusters: on average, at least ten images of the sample per cluster."""
@@ -190,12 +215,6 @@ class ClusterSearch:
         )
         values = on_blocks(torch.stack(assignments)).tolist()
         return [Candidate(p, 'clusters', [v]) for p, v in zip(partitions, values)]
-
-    def best(self, found: Sequence[Candidate]) -> list[Candidate]:
-        """The best different partitions of all searches, best first, 8 at most."""
-        found = sorted(found, key=lambda candidate: -candidate.history[-1])
-        places = distinct_partitions([c.assignment for c in found], self.options.max_results)
-        return [found[place] for place in places]
 
 
 def cluster_search_subsets(

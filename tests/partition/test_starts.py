@@ -207,6 +207,27 @@ def test_refinement_begins_at_the_partition_and_raises_the_objective(block_size)
     assert same_partition(task(ignore)[0].assignment, group)
 
 
+@pytest.mark.parametrize('most', [3, 5, 13])
+def test_divided_clusters_keep_the_partition(most):
+    objective, _ = build(images=130, num_subsets=3)
+    search = ClusterSearch(objective, 0, ClusterSearchOptions(sample_size=10 * most))
+    # Five clusters, one in one subset and four in three: 13 parts of different sizes.
+    cluster = torch.arange(130) // 26
+    assignment = torch.arange(130) * 7 % 17 % 3 * (cluster > 0)
+    part, subset = search._divide(cluster, assignment)
+    assert torch.equal(subset[part], assignment)
+    assert torch.equal(part.unique(), torch.arange(len(subset)))
+    whole = [len(cluster[part == number].unique()) == 1 for number in range(len(subset))]
+    pairs = (cluster * 3 + assignment).unique(return_counts=True)[1].sort(descending=True).values
+    assert len(pairs) == 13
+    if most == 13:
+        assert len(subset) == len(pairs) and all(whole)
+    else:  # the largest ones as they are, and one part for what is left of each subset
+        assert len(subset) <= most + 3 and sum(whole) >= most
+        sizes = torch.bincount(part)
+        assert all(int(size) in sizes.tolist() for size in pairs[:most])
+
+
 def test_distinct_partitions():
     even = torch.arange(40) % 2
     half = torch.arange(40) // 20
