@@ -191,7 +191,7 @@ def test_solver_is_compared(tmp_path):
     model = get_model(Config.fromfile(ROOT / 'configs/quickstart/simclr.py'), device='cpu')
     checkpoint = tmp_path / 'encoder.pth'
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
-    args = argparse.Namespace(images=120, data_root=None, authors_seeds=None)
+    args = argparse.Namespace(images=120, data_root=None, authors_seeds=None, block_size=None)
     data = solver.features(SimpleNamespace(checkpoint=checkpoint), 0, args)
     assert [len(view) for view in data['features']] == [120] * 2
     assert not torch.equal(*data['features'])  # two views
