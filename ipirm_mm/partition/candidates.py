@@ -58,6 +58,25 @@ def distinct_partitions(assignments: Sequence[Tensor], max_count: int) -> list[i
     return selected
 
 
+def number_in_order(assignment: Tensor, num_subsets: int) -> Tensor:
+    """Number the subsets in the order of their first images.
+
+    The objective does not depend on the numbers. Which of two numberings of the same subsets a
+    search finds can depend on rounding, and so on the number of processes.
+
+    Args:
+        assignment: Subset of each image, ``(N,)`` long.
+        num_subsets: Number of subsets *K*.
+
+    Returns:
+        The same partition; subsets without images have the last numbers.
+    """
+    images = torch.arange(len(assignment), device=assignment.device)
+    first = images.new_full((num_subsets,), len(images))
+    first = first.scatter_reduce(0, assignment, images, 'amin')
+    return first.argsort(stable=True).argsort()[assignment]
+
+
 def share_out(
     tasks: Sequence[Task],
     device: torch.device,

@@ -18,7 +18,15 @@ from ipirm_mm.functional.mixup_partition import QUERY_WEIGHTS
 from ipirm_mm.functional.partition import BALANCES
 from ipirm_mm.options import check_one_of, check_positive, check_whole
 
-from .candidates import Candidate, Start, distinct_partitions, pack, share_out, unpack
+from .candidates import (
+    Candidate,
+    Start,
+    distinct_partitions,
+    number_in_order,
+    pack,
+    share_out,
+    unpack,
+)
 from .cluster_start import ClusterSearch
 from .expand import extend_by_linear_fit
 from .local_moves import enforce_min_size, local_moves
@@ -317,7 +325,9 @@ class PartitionSolver:
                 Candidate(assignments[place], candidates[place].name, [value])
                 for place, value in zip(distinct, values)
             ]
-        return max(candidates, key=lambda candidate: candidate.history[-1])
+        best = max(candidates, key=lambda candidate: candidate.history[-1])
+        best.assignment = number_in_order(best.assignment, self.num_subsets)
+        return best
 
     def _candidates(
         self,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ipirm_mm.errors import UserError
 from ipirm_mm.partition import starts
-from ipirm_mm.partition.candidates import Candidate, distinct_partitions
+from ipirm_mm.partition.candidates import Candidate, distinct_partitions, number_in_order
 from ipirm_mm.partition.cluster_search import ClusterSearchOptions
 from ipirm_mm.partition.cluster_start import ClusterSearch, cluster_search_subsets
 from ipirm_mm.partition.objective import BlockedObjective, ObjectiveOptions
@@ -226,6 +226,15 @@ def test_divided_clusters_keep_the_partition(most):
         assert len(subset) <= most + 3 and sum(whole) >= most
         sizes = torch.bincount(part)
         assert all(int(size) in sizes.tolist() for size in pairs[:most])
+
+
+def test_subsets_are_numbered_in_the_order_of_their_first_images():
+    assert number_in_order(torch.tensor([3, 3, 0, 4, 0, 3]), 5).tolist() == [0, 0, 1, 2, 1, 0]
+    partition = torch.randint(7, (50,), generator=generator())
+    numbered = number_in_order(partition, 7)
+    assert distinct_partitions([partition, numbered], 2) == [0]
+    # Whatever the numbers were.
+    assert torch.equal(number_in_order(torch.randperm(7)[partition], 7), numbered)
 
 
 def test_distinct_partitions():
